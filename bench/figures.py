@@ -15,6 +15,7 @@ REBUILD_ALL_MAX_S: Final = 60.0
 REBUILD_LISTS: Final = 100_000
 P99_MORE_MAX_MS: Final = 130
 TAKE_OVER_MAX_S: Final = 2.0
+UPGRADE_MAX_S: Final = 10.0
 SWAP_MAX_S: Final = 2.0
 ROLLBACK_MAX_S: Final = 1.0
 ROLLOUT_P99_MORE_MAX_MS: Final = 20
@@ -89,6 +90,7 @@ def verdicts(figures: dict[str, Any]) -> list[LimitCheck]:
         found.append(LimitCheck("rebuild", what, f"{all_s:.1f} s", f"<= {limit_s:g} s", all_s <= limit_s))
     found += _of_rollout(figures) if "rollout_swap_s" in figures else []
     found += _of_take_over(figures) if "take_over_longest_ms" in figures else []
+    found += _of_upgrade(figures) if "upgrade_longest_ms" in figures else []
     return found
 
 
@@ -98,6 +100,12 @@ def _of_take_over(figures: dict[str, Any]) -> list[LimitCheck]:
     return [
         LimitCheck("take-over", "longest wait for a list", f"{longest_s:.2f} s", bound, longest_s <= TAKE_OVER_MAX_S)
     ]
+
+
+def _of_upgrade(figures: dict[str, Any]) -> list[LimitCheck]:
+    longest_s = figures["upgrade_longest_ms"] / 1_000
+    bound = f"<= {UPGRADE_MAX_S:g} s"
+    return [LimitCheck("upgrade", "longest wait for a list", f"{longest_s:.1f} s", bound, longest_s <= UPGRADE_MAX_S)]
 
 
 def _of_rollout(figures: dict[str, Any]) -> list[LimitCheck]:

@@ -22,6 +22,7 @@ from bench import (
     rollout_time,
     take_over_time,
     throughput,
+    upgrade_time,
 )
 from bench.figures import machine, verdicts
 from bench.results import limits, write_json, write_section
@@ -36,6 +37,7 @@ PLAN, PLAN_QUICK = latency.LatencyPlan(warm_up_s=120, measure_s=60), latency.Lat
 BUCKETS, BUCKETS_QUICK = buckets.BucketCountPlan(30, 20, 200_000), buckets.BucketCountPlan(5, 5, 40_000)
 ROLLOUT, ROLLOUT_QUICK = rollout_time.RolloutPlan(20, 60, 60), rollout_time.RolloutPlan(5, 20, 15)
 TAKE_OVER, TAKE_OVER_QUICK = take_over_time.TakeOverPlan(3, 60, 30), take_over_time.TakeOverPlan(1, 20, 10)
+UPGRADE, UPGRADE_QUICK = upgrade_time.UpgradePlan(3, 60, 30), upgrade_time.UpgradePlan(1, 20, 10)
 FENCE, FENCE_QUICK = fence.FencePlan(withdrawals=400, warm_up_s=30), fence.FencePlan(withdrawals=100, warm_up_s=10)
 
 
@@ -122,6 +124,15 @@ def _take_over(on: Testbed, options: BenchOptions) -> Measured:
     return take_over_time.figures(measured), take_over_time.body(measured, plan)
 
 
+def _upgrade(on: Testbed, options: BenchOptions) -> Measured:
+    plan = UPGRADE_QUICK if options.quick else UPGRADE
+    plan = upgrade_time.UpgradePlan(
+        options.repeats or plan.upgrades, options.warm_up or plan.warm_up_s, options.seconds or plan.quiet_s
+    )
+    measured = upgrade_time.measure(on, plan)
+    return upgrade_time.figures(measured), upgrade_time.body(measured, plan)
+
+
 PARTS: dict[str, Callable[[Testbed, BenchOptions], Measured]] = {
     "throughput": _throughput,
     "latency": _latency,
@@ -131,9 +142,10 @@ PARTS: dict[str, Callable[[Testbed, BenchOptions], Measured]] = {
     "rebucket": _rebucket,
     "rollout": _rollout,
     "take-over": _take_over,
+    "upgrade": _upgrade,
     "learning": functools.partial(_throughput, part="learning"),
 }
-ASKED_FOR: Final = ("buckets", "rebucket", "rollout", "take-over", "learning")
+ASKED_FOR: Final = ("buckets", "rebucket", "rollout", "take-over", "upgrade", "learning")
 """Parts that run only with `--only`."""
 
 

@@ -48,7 +48,7 @@ def measure(testbed: Testbed, plan: TakeOverPlan) -> TakeOverTime:
     tenant = testbed.tenant("takeover")
     testbed.empty_redis()
     testbed.submit(tenant)
-    _consent(testbed, tenant)
+    consent(testbed, tenant)
     probes = Probes(tenant)
     whole: list[float] = []
     done: list[TakeOver] = []
@@ -71,7 +71,8 @@ def measure(testbed: Testbed, plan: TakeOverPlan) -> TakeOverTime:
     return TakeOverTime(whole, [one.behind_ms for one in done], probes.found[QUIET], probes.found[TAKING_OVER])
 
 
-def _consent(testbed: Testbed, tenant: BenchTenant) -> None:
+def consent(testbed: Testbed, tenant: BenchTenant) -> None:
+    """Let all users of the load and of the probes consent."""
     ids = [*(user_id(user) for user in range(USERS)), *probe_users()]
     testbed.say(f"producing {len(ids):,} consents")
     sending, progress = producer(testbed.servers), Progress(tenant)

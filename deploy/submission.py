@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
@@ -35,8 +35,10 @@ ANSWER_S: Final = 5.0
 _JOB_ID: Final = re.compile(r"Job has been submitted with JobID ([0-9a-f]{32})")
 _NOT_SUBMITTED: Final = "not submitted: "
 """The prefix of the last line printed by the job's own checks if they fail (`jobs/personalise.py`)."""
-_CHECKED: Final = "checked: "
-"""The prefix of what they print if they were only to check, and passed."""
+_CHECKED: Final = re.compile(r"^(checked: )")
+"""How the line begins that they print if they passed and await a savepoint (`jobs/replacement.py`)."""
+_NOTHING: Final = re.compile(r"$^.")
+_NO_JOB: Final = "Flink's client reported no job; see the lines above, and the jobs that run in Flink"
 _FAILURE: Final = (_NOT_SUBMITTED, "Traceback (most recent call last)", "-" * 20, "java.lang.", "org.apache.flink.")
 """Prefixes of lines that belong only into the log: after one of them, a failing client prints stack traces."""
 _CAUSE: Final = "Caused by: "
@@ -116,18 +118,38 @@ def submit_package(settings: Path, package: Path, how: Submission, say: Say) -> 
     said = _run_client(run_arguments(settings, package, how), how, say)
     if found := next(filter(None, map(_JOB_ID.search, said)), None):
         return found.group(1)
-    raise SubmitError("Flink's client reported no job; see the lines above, and the jobs that run in Flink")
+    raise SubmitError(_NO_JOB)
 
 
-def check(settings: Path, package: Path, how: Submission, before: str, say: Say) -> None:
-    """Raise :class:`SubmitError` if the submission would be rejected once the job `before` is stopped."""
-    arguments = [*run_arguments(settings, package, how), "--check-in-place-of", before]
-    try:
-        said = _run_client(arguments, how, say)
-    except SubmitError as error:
-        raise SubmitError(f"{error}. Job {before} was not stopped, and runs on") from None
-    if not any(line.startswith(_CHECKED) for line in said):
-        raise SubmitError(f"Flink's client did not say that it has checked; job {before} was not stopped, and runs on")
+@contextmanager
+def prepared(settings: Path, package: Path, how: Submission, before: str, say: Say) -> Iterator[Callable[[str], str]]:
+    """Flink's client, which has made all checks and built the job while the job `before` runs.
+
+    What this yields submits the job from a savepoint, and returns its id. Raises :class:`SubmitError` if the submission
+    would be rejected once `before` is stopped, and what is yielded raises it if it is. If it is not called, nothing is
+    submitted.
+    """
+    with tempfile.TemporaryDirectory(prefix="freshet-client-") as folder:
+        pipe = Path(folder) / "savepoint"
+        os.mkfifo(pipe, 0o600)
+        arguments = [*run_arguments(settings, package, how), "--in-place-of", before, "--savepoint-from", str(pipe)]
+        # Closed before the client is awaited, which then ends if it has no savepoint yet.
+        with pipe.open("r+b", buffering=0) as orders, FlinkClient(arguments, folder, how, say, orders.close) as client:
+            try:
+                if client.read_to(_CHECKED) is None:
+                    client.expect_success()
+                    raise SubmitError("Flink's client did not say that it has checked")
+            except SubmitError as error:
+                raise SubmitError(f"{error}. Job {before} was not stopped, and runs on") from None
+
+            def start(savepoint: str) -> str:
+                orders.write(f"{savepoint}\n".encode())
+                if (job := client.read_to(_JOB_ID)) is not None:
+                    return job
+                client.expect_success()
+                raise SubmitError(_NO_JOB)
+
+            yield start
 
 
 def run_arguments(settings: Path, package: Path, how: Submission) -> list[str]:
@@ -213,34 +235,71 @@ def _with_scheme(url: str) -> str:
 
 
 def _run_client(arguments: Sequence[str], how: Submission, say: Say) -> list[str]:
-    """Run Flink's client; returns its output lines. Raises :class:`SubmitError` with the reason if it fails.
+    """Run Flink's client; returns its output lines. Raises :class:`SubmitError` with the reason if it fails."""
+    with (
+        tempfile.TemporaryDirectory(prefix="freshet-client-") as folder,
+        FlinkClient(arguments, folder, how, say) as client,
+    ):
+        client.expect_success()
+        return client.said
 
-    Lines before a failure are passed to `say`; the full output is then in a log, whose path is in the error. The client
-    leaves temporary files behind, which are deleted.
+
+class FlinkClient:
+    """A process of Flink's client; it leaves temporary files in `folder`.
+
+    A context manager, which calls `end` and awaits the end of the process.
+
+    Lines before a failure are passed to `say`; the full output is then in a log, whose path is in the error.
     """
-    with tempfile.TemporaryDirectory(prefix="freshet-client-") as folder:
-        return _run_client_in(folder, arguments, how, say)
 
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        folder: str,
+        how: Submission,
+        say: Say,
+        end: Callable[[], None] = lambda: None,
+    ) -> None:
+        # What is submitted is the package, and not what lies in the folder that this command was called in.
+        environment = client_environment(how.flink) | {"PYTHONSAFEPATH": "1"}
+        if not re.search(r"\s", folder):  # Flink's script splits the variable at spaces
+            environment["JVM_ARGS"] = f"{environment.get('JVM_ARGS', '')} -Djava.io.tmpdir={folder}".strip()
+        self.said: list[str] = []
+        self._say, self._end, self._is_failing = say, end, False
+        self._process = subprocess.Popen(
+            [str(flink_client(environment)), *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+        )
 
-def _run_client_in(folder: str, arguments: Sequence[str], how: Submission, say: Say) -> list[str]:
-    # What is submitted is the package, and not what lies in the folder that this command was called in.
-    environment = client_environment(how.flink) | {"PYTHONSAFEPATH": "1"}
-    if not re.search(r"\s", folder):  # Flink's script splits the variable at spaces
-        environment["JVM_ARGS"] = f"{environment.get('JVM_ARGS', '')} -Djava.io.tmpdir={folder}".strip()
-    command = [str(flink_client(environment)), *arguments]
-    said: list[str] = []
-    is_failing = False
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
-    ) as client:
-        for line in map(str.rstrip, client.stdout or ()):
-            said.append(line)
-            is_failing = is_failing or line.startswith(_FAILURE)
-            if not is_failing and not line.startswith(REPORTED):
-                say(line)
-    if client.returncode != 0:
-        raise SubmitError(f"{_reason_in(said, client.returncode)} (all that Flink's client said: {_logged(said)})")
-    return said
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._end()
+        with self._process:
+            for _ in self._process.stdout or ():  # it must not wait for its reader
+                pass
+
+    def read_to(self, wanted: re.Pattern[str]) -> str | None:
+        """What the first group of `wanted` matches, once a line does; None if the output ends before."""
+        for line in map(str.rstrip, self._process.stdout or ()):
+            self.said.append(line)
+            self._is_failing = self._is_failing or line.startswith(_FAILURE)
+            if not self._is_failing and not line.startswith(REPORTED):
+                self._say(line)
+            if found := wanted.search(line):
+                return found.group(1)
+        return None
+
+    def expect_success(self) -> None:
+        """Read to the end; raises :class:`SubmitError` with the reason if the client fails."""
+        self.read_to(_NOTHING)
+        if code := self._process.wait():
+            raise SubmitError(f"{_reason_in(self.said, code)} (all that Flink's client said: {_logged(self.said)})")
 
 
 def _reason_in(said: Sequence[str], code: int) -> str:

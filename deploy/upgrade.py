@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from adapters.flink.rest import FINAL, FlinkRest
 from deploy.local.errors import SubmitError
 from deploy.releases import Release, keep, kept
-from deploy.submission import Say, Submission, check, packed, releases, submit_package
+from deploy.submission import Say, Submission, packed, prepared, releases, submit_package
 from jobs.savepoints import running_job
 from schemas.errors import FreshetError, RestError
 
@@ -34,25 +34,37 @@ class Safety(NamedTuple):
 class UpgradeResult(NamedTuple):
     """The previous job, the savepoint with which it was stopped, and the job that continues from it.
 
-    `stopped_s` is the time from the order to stop until all tasks of `job` ran. If the new code was not well,
-    `rolled_back` says why, and `job` runs the previous code.
+    The checks and the building of the graph took `prepared_s` seconds, while the previous job ran. The others are
+    counted from the order to stop: until the savepoint was taken (`saved_s`), Flink had accepted `job`
+    (`submitted_s`), and all its tasks ran (`stopped_s`). If the new code was not well, `rolled_back` says why, and
+    `job` runs the previous code.
     """
 
     before: str
     savepoint: str
     job: str
+    prepared_s: float
+    saved_s: float
+    submitted_s: float
     stopped_s: float
     rolled_back: str | None = None
 
 
+class _Times(NamedTuple):
+    """By the monotonic clock: when the checks began, the job was to stop, and its savepoint was taken."""
+
+    begun_s: float
+    stopping_s: float
+    saved_s: float = 0.0
+
+
 class _Upgrade(NamedTuple):
-    """An upgrade in progress. `parallelism` is that of the job `before`, which runs `previous`."""
+    """An upgrade in progress, of the job `before`, which runs `previous`."""
 
     new: Release
     how: Submission
     job_name: str
     before: str
-    parallelism: int
     previous: Release | None
     safety: Safety
     say: Say
@@ -61,12 +73,12 @@ class _Upgrade(NamedTuple):
     def rest(self) -> FlinkRest:
         return FlinkRest(self.how.flink or "")
 
-    def start(self, release: Release, savepoint: str) -> str:
-        """Submit a release from `savepoint`; returns the job's id."""
+    def go_back(self, previous: Release, savepoint: str) -> str:
+        """Submit the previous code from `savepoint`; returns the job's id."""
         how = self.how._replace(
-            savepoint=savepoint, parallelism=release.parallelism, python=release.python, mode=release.mode
+            savepoint=savepoint, parallelism=previous.parallelism, python=previous.python, mode=previous.mode
         )
-        return submit_package(release.settings, release.package, how, self.say)
+        return submit_package(previous.settings, previous.package, how, self.say)
 
     def by_hand(self, release: Release, savepoint: str) -> str:
         """The command that does the same."""
@@ -100,12 +112,13 @@ def upgrade(
         parallelism = _parallelism(FlinkRest(flink), before)
         previous = _previous(settings, how, before, parallelism, safety.previous, say)
         new = Release(package, settings, how.parallelism, how.python, how.mode)
+        run = _Upgrade(new, how, job_name, before, previous, safety, say)
         say(f"checking the submission while job {before} runs")
-        check(settings, package, how, before, say)
-        run = _Upgrade(new, how, job_name, before, parallelism, previous, safety, say)
-        stopping_s = time.monotonic()
-        savepoint = _stop(run, savepoints)
-        return _go_on(run, savepoint, stopping_s)
+        begun_s = time.monotonic()
+        with prepared(settings, package, how, before, say) as start:
+            times = _Times(begun_s, time.monotonic())
+            savepoint = _stop(run, savepoints)
+            return _go_on(run, start, savepoint, times)
 
 
 def _parallelism(rest: FlinkRest, job: str) -> int:
@@ -142,14 +155,18 @@ def _stop(run: _Upgrade, savepoints: str | None) -> str:
     return savepoint
 
 
-def _go_on(run: _Upgrade, savepoint: str, stopping_s: float) -> UpgradeResult:
+def _go_on(run: _Upgrade, start: Callable[[str], str], savepoint: str, times: _Times) -> UpgradeResult:
     """Start the new code from the savepoint, and verify it; else, roll back."""
+    times = times._replace(saved_s=time.monotonic())
     job: str | None = None
     try:
-        job = run.start(run.new, savepoint)
-        run.rest.wait_running(job, run.safety.timeout_s)
-        stopped_s = time.monotonic() - stopping_s
-        run.say(f"job {job} runs, {stopped_s:.1f} s after the order to stop")
+        job = start(savepoint)
+        done = _when_it_runs(run, job, savepoint, times)
+        run.say(
+            f"job {job} runs, {done.stopped_s:.1f} s after the order to stop: the savepoint took {done.saved_s:.1f} s, "
+            f"the submission {done.submitted_s - done.saved_s:.1f} s, the start of the tasks "
+            f"{done.stopped_s - done.submitted_s:.1f} s"
+        )
         _verify(run, job)
     except _ENDED:
         _say_how_to_go_on(run, savepoint, job)
@@ -157,9 +174,24 @@ def _go_on(run: _Upgrade, savepoint: str, stopping_s: float) -> UpgradeResult:
     except Exception as error:  # whatever it is, no job of the previous code runs now
         why = str(error) if isinstance(error, FreshetError) else f"{type(error).__name__}: {error}"
         run.say(f"not well: {why}")
-        return _roll_back(run, savepoint, why, stopping_s)
+        return _roll_back(run, savepoint, why, times)
     _keep(run, run.new, job)
-    return UpgradeResult(run.before, savepoint, job, stopped_s)
+    return done
+
+
+def _when_it_runs(run: _Upgrade, job: str, savepoint: str, times: _Times) -> UpgradeResult:
+    submitted_s = time.monotonic()
+    run.rest.wait_running(job, run.safety.timeout_s)
+    stopping_s = times.stopping_s
+    return UpgradeResult(
+        run.before,
+        savepoint,
+        job,
+        prepared_s=stopping_s - times.begun_s,
+        saved_s=times.saved_s - stopping_s,
+        submitted_s=submitted_s - stopping_s,
+        stopped_s=time.monotonic() - stopping_s,
+    )
 
 
 def _say_how_to_go_on(run: _Upgrade, savepoint: str, job: str | None) -> None:
@@ -186,7 +218,7 @@ def _verify(run: _Upgrade, job: str) -> None:
     run.say(f"job {job} has completed a checkpoint, and has processed a canary")
 
 
-def _roll_back(run: _Upgrade, savepoint: str, why: str, stopping_s: float) -> UpgradeResult:
+def _roll_back(run: _Upgrade, savepoint: str, why: str, times: _Times) -> UpgradeResult:
     """Let the previous code continue from the savepoint. Raises :class:`SubmitError` if that fails, too."""
     if run.previous is None:
         raise SubmitError(
@@ -196,9 +228,9 @@ def _roll_back(run: _Upgrade, savepoint: str, why: str, stopping_s: float) -> Up
     run.say(f"rolling back to the code of job {run.before}, from {savepoint}")
     try:
         _cancel_all(run)
-        job = run.start(run.previous, savepoint)
+        job = run.go_back(run.previous, savepoint)
         run.say(f"job {job} was submitted; if TaskManagers were replaced for the new code, replace them again")
-        run.rest.wait_running(job, run.safety.timeout_s)
+        done = _when_it_runs(run, job, savepoint, times)
     except _ENDED:
         run.say(f"ended while it is rolled back: unless Flink runs a job already, run {run.way_back(savepoint)}")
         raise
@@ -207,9 +239,8 @@ def _roll_back(run: _Upgrade, savepoint: str, why: str, stopping_s: float) -> Up
             f"{why}. The previous code does not run, either: {error}. Nothing is lost: once that is mended, cancel the "
             f"job if it runs, and run {run.way_back(savepoint)}"
         ) from error
-    stopped_s = time.monotonic() - stopping_s
     _keep(run, run.previous, job)
-    return UpgradeResult(run.before, savepoint, job, stopped_s, why)
+    return done._replace(rolled_back=why)
 
 
 def _cancel_all(run: _Upgrade) -> None:

@@ -57,6 +57,7 @@ from jobs.operators_jar import operators_jar
 from jobs.redis_check import check_redis, claim_prefix
 from jobs.registration import Registration, claim_group, newest_readable
 from jobs.release import RELEASE, open_checked
+from jobs.replacement import check_newest_checkpoint, replace_job
 from jobs.running_jobs import expect_not_running, set_deployment_parameter
 from jobs.settings import Settings, load_settings
 from jobs.snapshots import check_snapshot, report_on, snapshot_path, state_backend, users_bits_by
@@ -232,9 +233,12 @@ def main(arguments: list[str]) -> None:
         "different settings, so leave out -s if they differ",
     )
     parser.add_argument(
-        "--check-in-place-of",
+        "--in-place-of",
         metavar="JOB",
-        help="submit and record nothing: only check whether this submission would be accepted once that job is stopped",
+        help="check and build everything while that job runs; submit once its savepoint is known (`freshet upgrade`)",
+    )
+    parser.add_argument(
+        "--savepoint-from", metavar="PIPE", type=Path, help="the named pipe from which the savepoint of JOB is read"
     )
     parser.add_argument(
         "--report-snapshot",
@@ -250,16 +254,16 @@ def main(arguments: list[str]) -> None:
 
 
 def submit(options: argparse.Namespace) -> None:
-    """Check everything that can be checked, then submit. With `check_in_place_of`, only check.
+    """Check everything that can be checked, then submit.
 
-    One function does both, so `freshet upgrade` makes the same checks before it stops a job as the submission makes
-    afterwards. A JobManager that has recovered this job runs this, too, and joins the job.
+    With `in_place_of`, all of it happens while that job runs, and the submission awaits its savepoint. A JobManager
+    that has recovered this job runs this, too, and joins the job.
     """
     env = StreamExecutionEnvironment.get_execution_environment()
     if job := recovered_job(env):
         rejoin(env, job, options.settings)
         return
-    settings, replaced = load_settings(options.settings), options.check_in_place_of
+    settings, replaced = load_settings(options.settings), options.in_place_of
     env.set_max_parallelism(settings.job.max_parallelism)
     if options.report_snapshot:
         print(REPORTED + msgspec.json.encode(examine(env, settings)).decode(), flush=True)
@@ -268,21 +272,52 @@ def submit(options: argparse.Namespace) -> None:
     go_on_without_checkpoints(env, settings.redis.outage_max_ms)
     if options.beside is not None:
         ignore_unclaimed_state(env)  # that of the sinks belongs to the job that still runs
-    admit_once = functools.partial(admit, env, settings, options.new_deployment, replaced, options.beside)
+    if replaced is not None:
+        replace(env, settings, replaced, options.savepoint_from)
+        return
+    admit_once = functools.partial(admit, env, settings, options.new_deployment, options.beside)
     if is_application_mode(env):
         warn_without_recovery(env)
         deployment = patiently(admit_once)
     else:
         deployment = admit_once()
+    assemble(env, settings, deployment, options.beside is not None)
+    env.execute(settings.job.name)
+
+
+def replace(env: StreamExecutionEnvironment, settings: Settings, replaced: str, orders: Path) -> None:
+    """Prepare a submission while the job `replaced` runs, and complete it from the savepoint that `orders` names.
+
+    The epoch is later than that of the running job, and is recorded once that has stopped: until then, it is the one
+    that may write. If another submission is recorded meanwhile, this one is refused.
+    """
+    check_redis(settings.redis)
+    deployment = expected(env, settings)
+    is_examined = check_newest_checkpoint(env, replaced, plan(env, settings, deployment))
+    name = claim_names(env, settings, deployment, False, replaced)
+    with Registration(settings.kafka, settings.transaction_timeout_ms()) as registration:
+        bits_by = 0 if registration.recorded is None else registration.recorded.bits_by
+        deployment = registration.claim(msgspec.structs.replace(deployment, bits_by=bits_by), False)
+        set_deployment_parameter(env, name, deployment.epoch)
+        mark_submission(settings)
+        assemble(env, settings, deployment)
+
+        def complete(savepoint: str) -> None:
+            if not is_examined:
+                check_snapshot(savepoint, plan(env, settings, deployment))
+            registration.record(deployment)
+
+        replace_job(env, settings.job.name, replaced, orders, complete)
+
+
+def assemble(
+    env: StreamExecutionEnvironment, settings: Settings, deployment: Deployment, is_silent: bool = False
+) -> None:
+    """Wire the job of a submission that was admitted."""
     if deployment.mode == "thread":
         relax_bundle_timer(env)
     print(describe_buckets(settings.job.buckets, env.get_parallelism()), flush=True)
-    wire(env, settings, deployment, options.beside is not None)
-    if replaced is None:
-        env.execute(settings.job.name)
-    else:
-        env.get_execution_plan()
-        print(f"checked: this submission will be accepted once job {replaced} is stopped", flush=True)
+    wire(env, settings, deployment, is_silent)
 
 
 def wire(env: StreamExecutionEnvironment, settings: Settings, deployment: Deployment, is_silent: bool = False) -> None:
@@ -321,34 +356,45 @@ def examine(env: StreamExecutionEnvironment, settings: Settings) -> StateReport:
     return report_on(path, plan(env, settings, deployment))
 
 
-def admit(
-    env: StreamExecutionEnvironment, settings: Settings, replace: bool, replaced: str | None, beside: str | None = None
-) -> Deployment:
+def admit(env: StreamExecutionEnvironment, settings: Settings, replace: bool, beside: str | None = None) -> Deployment:
     """Make the checks that need Redis and Kafka, and record the submission. May be repeated."""
     check_redis(settings.redis)
-    deployment = register(env, settings, replace, replaced, beside)
-    if replaced is None:
-        kafka = on_side(settings, deployment.side).kafka
-        begins_anew = snapshot_path(env) is None or beside is not None
-        if begins_anew and (ended := end_transactions_left_open(kafka)):
-            print(f"ended {len(ended)} transactions that an earlier job had left open", flush=True)
-        if beside is None:
-            mark_submission(settings)
+    deployment = register(env, settings, replace, beside)
+    kafka = on_side(settings, deployment.side).kafka
+    begins_anew = snapshot_path(env) is None or beside is not None
+    if begins_anew and (ended := end_transactions_left_open(kafka)):
+        print(f"ended {len(ended)} transactions that an earlier job had left open", flush=True)
+    if beside is None:
+        mark_submission(settings)
     return deployment
 
 
 def register(
-    env: StreamExecutionEnvironment,
-    settings: Settings,
-    replace: bool,
-    replaced: str | None = None,
-    beside: str | None = None,
+    env: StreamExecutionEnvironment, settings: Settings, replace: bool, beside: str | None = None
 ) -> Deployment:
     """Compare this submission with topics, snapshot, running jobs and the last submission; record and return it.
 
-    Nothing is recorded if `replaced` names the running job that this submission is to replace. If it is to take over
-    from the running job `beside`, it is recorded as that.
+    If it is to take over from the running job `beside`, it is recorded as that.
     """
+    deployment = expected(env, settings)
+    if (path := snapshot_path(env)) is not None:
+        check_snapshot(path, plan(env, settings, deployment))
+    name = claim_names(env, settings, deployment, replace, beside)
+    with Registration(settings.kafka, settings.transaction_timeout_ms()) as registration:
+        recorded = None if replace else registration.recorded
+        bits_by = users_bits_by(env) or (0 if recorded is None else recorded.bits_by)
+        deployment = msgspec.structs.replace(deployment, bits_by=bits_by)
+        if beside is not None:
+            taken = registration.reserve(deployment)
+            claim_group(on_side(settings, taken.side).kafka)
+        else:
+            taken = registration.take(deployment, replace)
+    set_deployment_parameter(env, name, taken.epoch)
+    return taken
+
+
+def expected(env: StreamExecutionEnvironment, settings: Settings) -> Deployment:
+    """The deployment that these settings describe, without an epoch. Raises :class:`SettingsError`."""
     operators_jar()
     topic_ids = check_topics(settings)  # first: if Kafka is away, nothing else is to blame
     check_codecs()
@@ -356,25 +402,19 @@ def register(
     ring = load_key_ring(settings.privacy.key_ring)
     deployment = deployment_of(settings, ring, execution_mode(env), topic_ids, trail_id(settings.kafka))
     state_backend(env)
-    if (path := snapshot_path(env)) is not None:
-        check_snapshot(path, plan(env, settings, deployment))
-    name = topic_ids.get(topics.CONSENTS, settings.kafka.topic_prefix)
-    expect_not_running(env, name, replaced or beside)
+    return deployment
+
+
+def claim_names(
+    env: StreamExecutionEnvironment, settings: Settings, deployment: Deployment, replace: bool, running: str | None
+) -> str:
+    """Check that no job but `running` is of this deployment, and claim the prefix in Redis; returns the name of the
+    deployment.
+    """
+    name = deployment.topic_ids.get(topics.CONSENTS, settings.kafka.topic_prefix)
+    expect_not_running(env, name, running)
     claim_prefix(settings.redis, name, replace)
-    with Registration(settings.kafka, settings.transaction_timeout_ms()) as registration:
-        recorded = None if replace else registration.recorded
-        bits_by = users_bits_by(env) or (0 if recorded is None else recorded.bits_by)
-        deployment = msgspec.structs.replace(deployment, bits_by=bits_by)
-        if replaced is not None:
-            registration.check(deployment, replace)
-            taken = deployment
-        elif beside is not None:
-            taken = registration.reserve(deployment)
-            claim_group(on_side(settings, taken.side).kafka)
-        else:
-            taken = registration.take(deployment, replace)
-    set_deployment_parameter(env, name, taken.epoch)
-    return taken
+    return name
 
 
 def sink(outputs: Outputs, settings: Settings, side: str = "") -> None:

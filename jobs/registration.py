@@ -6,7 +6,8 @@ transaction of the first, and the first is refused.
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -100,22 +101,20 @@ class Registration:
         :class:`SettingsError` if `deployment` differs from the recorded one, or if the last record is unreadable,
         unless `replace` is set.
         """
-        before = self.check(deployment, replace)
-        try:
-            self._producer.begin_transaction()
-            claimed_ms = self._send(CLAIM_KEY, b"{}")
-            side = self.recorded.side if self.recorded is not None else ""
-            taken = msgspec.structs.replace(deployment, epoch=max(claimed_ms, before + 1), side=side)
-            self._send(KEY, msgspec.json.encode(taken))
-            self._producer.commit_transaction()
-        except (ProducerFencedError, InvalidProducerEpochError, InvalidTxnStateError):
-            raise SettingsError(
-                "another submission of this deployment started while this one was in progress, and wins: check that "
-                "one job runs, and submit again if none does"
-            ) from None
-        except KafkaError as error:
-            raise _refused(self._kafka, error) from None
+        taken = self.claim(deployment, replace)
+        self.record(taken)
         return taken
+
+    def claim(self, deployment: Deployment, replace: bool) -> Deployment:
+        """As :meth:`take`, but leave it to :meth:`record` to record what this returns."""
+        before = self.check(deployment, replace)
+        side = self.recorded.side if self.recorded is not None else ""
+        return msgspec.structs.replace(deployment, epoch=max(self.clock_ms(), before + 1), side=side)
+
+    def record(self, taken: Deployment) -> None:
+        """Record what :meth:`claim` returned. Raises :class:`SettingsError` if another submission came in between."""
+        with self._transaction():
+            self._send(KEY, msgspec.json.encode(taken))
 
     def reserve(self, successor: Deployment) -> Deployment:
         """Record `successor` as the job that is to take over, with an epoch and on the other side; returns it.
@@ -126,35 +125,36 @@ class Registration:
         if recorded is None or self.newest_is_unreadable:
             raise SettingsError("no running job is recorded from which another could take over: use `freshet submit`")
         raise_if(complaint_about_successor(recorded, successor))
-        try:
-            self._producer.begin_transaction()
+        with self._transaction():
             epoch = max(self._send(CLAIM_KEY, b"{}"), recorded.epoch + 1)
             taken = msgspec.structs.replace(successor, epoch=epoch, side=other_side(recorded.side))
             self._send(SUCCESSOR_KEY, msgspec.json.encode(taken))
-            self._producer.commit_transaction()
-        except KafkaError as error:
-            raise _refused(self._kafka, error) from None
         return taken
 
     def promote(self, successor: Deployment) -> None:
         """Record `successor`, which has taken over, as the last submission. May be repeated."""
-        try:
-            self._producer.begin_transaction()
+        with self._transaction():
             self._send(KEY, msgspec.json.encode(successor))
             self._send(SUCCESSOR_KEY, None)
-            self._producer.commit_transaction()
-        except KafkaError as error:
-            raise _refused(self._kafka, error) from None
 
     def clock_ms(self) -> int:
         """The time by the broker's clock, which dates records."""
+        with self._transaction():
+            return self._send(CLAIM_KEY, b"{}")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
         try:
             self._producer.begin_transaction()
-            now_ms = self._send(CLAIM_KEY, b"{}")
+            yield
             self._producer.commit_transaction()
+        except (ProducerFencedError, InvalidProducerEpochError, InvalidTxnStateError):
+            raise SettingsError(
+                "another submission of this deployment started while this one was in progress, and wins: check that "
+                "one job runs, and submit again if none does"
+            ) from None
         except KafkaError as error:
             raise _refused(self._kafka, error) from None
-        return now_ms
 
     def check(self, deployment: Deployment, replace: bool) -> int:
         """Raise :class:`SettingsError` if :meth:`take` would refuse; returns the last epoch, 0 if there is none."""

@@ -36,7 +36,7 @@ def expect_not_running(env: StreamExecutionEnvironment, deployment: str, replace
 
     The job `replaced` may run, but must belong to this deployment: another deployment's state cannot be restored.
     """
-    address = _rest_address(env)
+    address = rest_address(env)
     if address is None:
         return
     try:
@@ -62,7 +62,7 @@ def expect_not_running(env: StreamExecutionEnvironment, deployment: str, replace
             )
 
 
-def _rest_address(env: StreamExecutionEnvironment) -> str | None:
+def rest_address(env: StreamExecutionEnvironment) -> str | None:
     """The cluster's REST address in the client's configuration; None if it has none."""
     configuration = env._j_stream_execution_environment.getConfiguration()
     options = get_gateway().jvm.org.apache.flink.configuration

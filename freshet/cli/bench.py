@@ -23,6 +23,7 @@ class PartName(StrEnum):
     REBUCKET = "rebucket"
     ROLLOUT = "rollout"
     TAKE_OVER = "take-over"
+    UPGRADE = "upgrade"
     LEARNING = "learning"
 
 

@@ -179,6 +179,22 @@ def test_first_of_two_concurrent_submissions_is_refused(live: Live, savepoint: s
     assert last_recorded(live.settings.kafka) == taken
 
 
+def test_prepared_submission_is_recorded_at_its_completion_unless_another_one_is(live: Live, savepoint: str) -> None:
+    """The job that still runs remains the recorded one until then, for take-overs."""
+    with Registration(live.settings.kafka, MINUTE) as prepared:
+        before = prepared.recorded
+        assert before is not None
+        claimed = prepared.claim(before, replace=False)
+        assert claimed.epoch > before.epoch and last_recorded(live.settings.kafka) == before
+        prepared.record(claimed)
+        assert last_recorded(live.settings.kafka) == claimed
+        with Registration(live.settings.kafka, MINUTE) as another:
+            taken = another.take(before, replace=False)
+        with pytest.raises(SettingsError, match="another submission of this deployment started"):
+            prepared.record(claimed)
+    assert last_recorded(live.settings.kafka) == taken
+
+
 def test_new_deployment_replaces_an_unreadable_record(live: Live, savepoint: str) -> None:
     path, before = live.product.settings_path, last_recorded(live.settings.kafka)
     assert before is not None

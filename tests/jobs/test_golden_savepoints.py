@@ -10,9 +10,11 @@ from pyflink.datastream import StreamExecutionEnvironment
 from adapters.kafka.settings import KafkaSettings
 from adapters.redis.address import RedisSettings
 from deploy.local import flink_libraries
+from jobs import replacement
 from jobs.deployment import Deployment
 from jobs.job_plan import job_plan
 from jobs.personalise import wire
+from jobs.replacement import check_newest_checkpoint
 from jobs.settings import ModelSettings, Settings
 from jobs.snapshots import SnapshotUnreadable, check_snapshot, read_snapshot, report_on
 from jobs.state_report import JobPlan, Verdict
@@ -82,3 +84,33 @@ def test_unreadable_snapshot_is_no_verdict_and_left_to_the_job(
             report_on(place.as_uri(), plan)
         check_snapshot(place.as_uri(), plan)
         assert "cannot be read here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("newer-state", "was written by newer code"), ("rocksdb-native", None), (RELEASES[-1], None)]
+)
+def test_upgrade_is_refused_by_the_state_in_the_newest_checkpoint_but_not_by_its_format(
+    env: StreamExecutionEnvironment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, why: str | None
+) -> None:
+    """A canonical savepoint takes the place of the checkpoint, which one backend alone can read."""
+    snapshot = unpacked(name, tmp_path)
+    [*_, pins] = read_snapshot(snapshot).pins
+    monkeypatch.setattr(replacement, "_newest_checkpoint", lambda env, job: snapshot)
+    if why is None:
+        assert check_newest_checkpoint(env, "job", plan_of(env, pins))
+        return
+    with pytest.raises(SettingsError, match=why):
+        check_newest_checkpoint(env, "job", plan_of(env, pins))
+
+
+def test_checkpoint_that_is_deleted_while_it_is_read_is_looked_for_again(
+    env: StreamExecutionEnvironment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    snapshot, gone = unpacked(RELEASES[-1], tmp_path), (tmp_path / "gone").as_uri()
+    [*_, pins] = read_snapshot(snapshot).pins
+    newest = [snapshot, gone]
+    monkeypatch.setattr(replacement, "_newest_checkpoint", lambda env, job: newest.pop())
+    assert check_newest_checkpoint(env, "job", plan_of(env, pins))
+    monkeypatch.setattr(replacement, "_newest_checkpoint", lambda env, job: gone)
+    assert not check_newest_checkpoint(env, "job", plan_of(env, pins))
+    assert "will be examined once job job is stopped" in capsys.readouterr().err

@@ -19,7 +19,7 @@ def fake_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeClient:
         given = tmp_path / "given"
         flink = tmp_path / "home" / "bin" / "flink"
         flink.parent.mkdir(parents=True, exist_ok=True)
-        flink.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {given}\n{script}\n')
+        flink.write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" > {given}\n{script}\n')
         flink.chmod(0o755)
         return given
 

@@ -23,7 +23,11 @@ JOB = "0123456789abcdef0123456789abcdef"
 NEW, OLD = f"{1:032d}", f"{2:032d}"
 """The ids of what is submitted first and second."""
 HOW = Submission("http://f:1", parallelism=4)
-CHECKS = 'case "$*" in *--check-in-place-of*) echo "checked: yes"; exit 0;; esac'
+WAITS = """case "$*" in *--savepoint-from*)
+  exec 3< "${@: -1}"; echo "checked: yes"; read savepoint <&3 || exit 1;;
+esac
+"""
+"""What a client does that prepares a submission: it waits for the savepoint."""
 
 
 class IllError(FreshetError):
@@ -43,7 +47,8 @@ class FakeFlink:
     def accepts(self, first: str = "", second: str = "") -> None:
         """The client submits; `first` and `second` are shell commands before it says so."""
         self.client(
-            f'{CHECKS}\nn=$(($(cat $0.n 2>/dev/null || echo 0) + 1)); echo $n > $0.n\nprintf "%s\\n" "$*" >> $0.all\n'
+            f"{WAITS}\nn=$(($(cat $0.n 2>/dev/null || echo 0) + 1)); echo $n > $0.n\n"
+            'printf "%s %s\\n" "$savepoint" "$*" >> $0.all\n'
             f"[ $n = 1 ] && {{ {first or ':'}; }}; [ $n = 2 ] && {{ {second or ':'}; }}\n"
             'printf "Job has been submitted with JobID %032d\\n" $n'
         )
@@ -111,9 +116,9 @@ def test_failing_check_leaves_the_job_running(flink: FakeFlink, settings: Path, 
     given = flink.client('echo "not submitted: no model"; exit 1')
     with pytest.raises(SubmitError, match=f"no model.*Job {JOB} was not stopped"):
         upgraded(settings)
-    assert given.read_text().splitlines()[-2:] == ["--check-in-place-of", JOB]
+    assert given.read_text().splitlines()[-4:-1] == ["--in-place-of", JOB, "--savepoint-from"]
     flink.client("exit 0")
-    with pytest.raises(SubmitError, match=f"did not say.*job {JOB} was not stopped"):
+    with pytest.raises(SubmitError, match=f"did not say.*Job {JOB} was not stopped"):
         upgraded(settings)
     assert stopped == []
 
@@ -130,7 +135,7 @@ def test_job_that_is_not_well_is_replaced_by_the_previous_code(flink: FakeFlink,
     assert done[:3] == (JOB, "s3://s/1", OLD) and done.rolled_back == "no canary came through"
     assert flink.cancelled == [NEW], "the new job is cancelled first: two would write"
     new, old = flink.submissions()
-    assert "-s s3://s/1 -p 4 " in new
+    assert new.startswith("s3://s/1 run ") and " -p 4 " in new
     assert f"-s s3://s/1 -p 2 -pyfs {previous} " in old, "with the parallelism that ran, for which there is room"
     assert any("rolling back to the code of job" in line for line in said)
 
