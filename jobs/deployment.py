@@ -21,6 +21,7 @@ BEGIN_ANEW: Final = (
     "put it back, or start over with empty state: submit without -s and with --new-deployment (profiles are lost, "
     "consents are read again from the topic)"
 )
+AS_SUBMITTED: Final = "give the settings file of the job that runs"
 LAYOUT: Final = frozenset(
     {"job.buckets", "job.max_parallelism", "python.execution-mode", "the fingerprint of the routing key"}
 )
@@ -61,6 +62,10 @@ class Deployment(msgspec.Struct, frozen=True):
     def rebucketed(self, buckets: int) -> "Deployment":
         """This deployment with another number of buckets."""
         return msgspec.structs.replace(self, buckets=buckets, bits_by=self.users_bits_by())
+
+    def layout(self) -> dict[str, str]:
+        """The pins that say how state is laid out, and that differ between jobs of one deployment."""
+        return {name: value for name, value in self.pins().items() if name in MAY_DIFFER}
 
     def pins(self) -> dict[str, str]:
         """What every snapshot stores, as name → value, unchanged for the life of the state.
@@ -143,11 +148,24 @@ def complaint_about_successor(recorded: Deployment, now: Deployment) -> str | No
 
 def complaint_about_record(recorded: Deployment, now: Deployment) -> str | None:
     """Explain why `now` is not a submission of the `recorded` deployment; None if it is."""
+    return _complaint_about_pins(recorded, now, frozenset(), BEGIN_ANEW) or _complaint_about_keys(recorded, now)
+
+
+def complaint_about_command(recorded: Deployment, now: Deployment, needs_layout: bool) -> str | None:
+    """Explain why a command with the settings of `now` would not reach the `recorded` deployment; None if it would.
+
+    A withdrawal or an erasure does not depend on how state is laid out, and is not held up while that changes.
+    """
+    left_out = frozenset() if needs_layout else frozenset(MAY_DIFFER)
+    return _complaint_about_pins(recorded, now, left_out, AS_SUBMITTED) or _complaint_about_keys(recorded, now)
+
+
+def _complaint_about_pins(recorded: Deployment, now: Deployment, left_out: frozenset[str], remedy: str) -> str | None:
     before, after = recorded.pins(), now.pins()
-    for name in sorted(before.keys() & after.keys()):
+    for name in sorted((before.keys() & after.keys()) - left_out):
         if before[name] != after[name]:
-            return f"{name} is {after[name]}, and this deployment was last submitted with {before[name]}: {BEGIN_ANEW}"
-    return _complaint_about_keys(recorded, now)
+            return f"{name} is {after[name]}, and this deployment was last submitted with {before[name]}: {remedy}"
+    return None
 
 
 def _complaint_about_keys(recorded: Deployment, now: Deployment) -> str | None:

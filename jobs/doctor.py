@@ -33,7 +33,7 @@ from jobs.savepoints import running_job
 from jobs.settings import Settings, load_policy, load_settings
 from models.scorer import Scorer
 from schemas import topics
-from schemas.errors import FreshetError, SettingsError, StoreUnavailable
+from schemas.errors import FreshetError, NoJobError, SettingsError, StoreUnavailable
 
 Verdict = Literal["ok", "note", "mend", "skipped"]
 REQUIREMENTS: Final = Path(__file__).parents[1] / "requirements.txt"
@@ -274,5 +274,7 @@ def _check_version(flink: str) -> str:
 def _find_job(flink: str, name: str) -> CheckResult:
     try:
         return CheckResult("job", "ok", f"{running_job(flink, name)} runs")
-    except FreshetError as error:  # perhaps it has not been submitted yet
-        return CheckResult("job", "note", f"{error}; `freshet submit` submits it")
+    except NoJobError as error:  # perhaps it has not been submitted yet
+        return CheckResult("job", "note", str(error))
+    except FreshetError as error:
+        return CheckResult("job", "mend", str(error))

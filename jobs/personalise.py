@@ -26,7 +26,7 @@ acknowledged decision, and it writes consents and lists to Redis again (:mod:`ud
 import argparse
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -294,11 +294,11 @@ def replace(env: StreamExecutionEnvironment, settings: Settings, replaced: str, 
     check_redis(settings.redis)
     deployment = expected(env, settings)
     is_examined = check_newest_checkpoint(env, replaced, plan(env, settings, deployment))
-    name = claim_names(env, settings, deployment, False, replaced)
+    name = claim_names(env, settings, deployment, False, replaced, deployment.layout())
     with Registration(settings.kafka, settings.transaction_timeout_ms()) as registration:
         bits_by = 0 if registration.recorded is None else registration.recorded.bits_by
         deployment = registration.claim(msgspec.structs.replace(deployment, bits_by=bits_by), False)
-        set_deployment_parameter(env, name, deployment.epoch)
+        set_deployment_parameter(env, name, deployment)
         mark_submission(settings)
         assemble(env, settings, deployment)
 
@@ -389,7 +389,7 @@ def register(
             claim_group(on_side(settings, taken.side).kafka)
         else:
             taken = registration.take(deployment, replace)
-    set_deployment_parameter(env, name, taken.epoch)
+    set_deployment_parameter(env, name, taken)
     return taken
 
 
@@ -406,13 +406,19 @@ def expected(env: StreamExecutionEnvironment, settings: Settings) -> Deployment:
 
 
 def claim_names(
-    env: StreamExecutionEnvironment, settings: Settings, deployment: Deployment, replace: bool, running: str | None
+    env: StreamExecutionEnvironment,
+    settings: Settings,
+    deployment: Deployment,
+    replace: bool,
+    running: str | None,
+    layout: Mapping[str, str] | None = None,
 ) -> str:
-    """Check that no job but `running` is of this deployment, and claim the prefix in Redis; returns the name of the
-    deployment.
+    """Check that no job but `running`, with this `layout`, is of this deployment, and claim the prefix in Redis.
+
+    Returns the name of the deployment.
     """
     name = deployment.topic_ids.get(topics.CONSENTS, settings.kafka.topic_prefix)
-    expect_not_running(env, name, running)
+    expect_not_running(env, name, running, layout)
     claim_prefix(settings.redis, name, replace)
     return name
 

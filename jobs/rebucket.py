@@ -86,6 +86,7 @@ def rebucket(settings: Settings, source: str, target: str, after: int, find_rout
         raise_if(complaint_about_count(recorded, after))
         check_age(source, settings.privacy.snapshots_kept_ms)
         folder = SavepointFolder(source)
+        raise_if(complaint_about_kind(folder.was_stopped_with()))
         division = Division(folder, recorded, after)
         raise_if(complaint_about_job(recent_heads(settings.kafka), division.taken_ms))
         routes = None if is_settled(recorded.buckets, after) else find_routes()
@@ -134,6 +135,16 @@ def complaint_about_count(recorded: Deployment, after: int) -> str | None:
             "the state: no more buckets than that can each have a place of their own"
         )
     return None
+
+
+def complaint_about_kind(was_stopped_with: bool) -> str | None:
+    """Say so if the job was not stopped with this savepoint; None if it was."""
+    if was_stopped_with:
+        return None
+    return (
+        "this savepoint was taken while the job went on, so what it has done since would be done again. Stop it with "
+        "`flink stop --type canonical`, and name the savepoint that this writes"
+    )
 
 
 def complaint_about_job(heads: Iterable[SignedHead], taken_ms: int) -> str | None:

@@ -32,6 +32,7 @@ from adapters.kafka.settled_topic import has_topic
 from adapters.secrets.key_rings import load_key_ring
 from jobs.deployment import (
     Deployment,
+    complaint_about_command,
     complaint_about_record,
     complaint_about_successor,
     deployment_of,
@@ -357,7 +358,7 @@ def load_for_opt_out(path: Path) -> Settings:
     """As :func:`load_deployed`, for a withdrawal or an erasure: no unreadable record blocks it.
 
     Both need the record only to detect a wrong settings file. So if the last record is unreadable, nothing is compared,
-    and a warning on stderr says so.
+    and a warning on stderr says so. Buckets and the execution mode are not compared: they change while jobs do.
     """
     settings = load_settings(path)
     require_reachable_broker(settings.kafka)
@@ -366,11 +367,12 @@ def load_for_opt_out(path: Path) -> Settings:
         if found.newest_is_unreadable:
             _warn(settings.kafka, "these settings are not compared with those of the last submission")
         else:
-            _compare(settings, found.deployment)
+            _compare(settings, found.deployment, needs_layout=False)
     return settings
 
 
-def _compare(settings: Settings, recorded: Deployment | None) -> None:
+def _compare(settings: Settings, recorded: Deployment | None, needs_layout: bool = True) -> None:
     if recorded is not None:
         ring = load_key_ring(settings.privacy.key_ring)
-        raise_if(complaint_about_record(recorded, deployment_of(settings, ring, recorded.mode, recorded.topic_ids)))
+        now = deployment_of(settings, ring, recorded.mode, recorded.topic_ids)
+        raise_if(complaint_about_command(recorded, now, needs_layout))

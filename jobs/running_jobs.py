@@ -5,23 +5,28 @@ receives the submission is checked.
 """
 
 import sys
+from collections.abc import Mapping
 from typing import Final
 
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.java_gateway import get_gateway
 
 from adapters.flink.rest import FlinkRest
+from jobs.deployment import Deployment, decode_pins, encode_pins
 from schemas.errors import RestError, SettingsError
 
 PARAMETER: Final = "freshet.deployment"
 EPOCH: Final = "freshet.epoch"
 """The parameter with the epoch of the job's submission, which tells the two jobs of a take-over apart."""
+LAYOUT_PARAMETER: Final = "freshet.layout"
+"""The parameter that says how the job's state is laid out."""
 ENDED: Final = frozenset({"FAILED", "CANCELED", "FINISHED"})
 
 
-def set_deployment_parameter(env: StreamExecutionEnvironment, deployment: str, epoch: int) -> None:
-    """Store the name of the deployment, and the epoch, in the parameters of the job that `env` builds."""
-    env.get_config().set_global_job_parameters({PARAMETER: deployment, EPOCH: str(epoch)})
+def set_deployment_parameter(env: StreamExecutionEnvironment, name: str, deployment: Deployment) -> None:
+    """Store the name of the deployment, its epoch and its layout in the parameters of the job that `env` builds."""
+    parameters = {PARAMETER: name, EPOCH: str(deployment.epoch), LAYOUT_PARAMETER: encode_pins(deployment.layout())}
+    env.get_config().set_global_job_parameters(parameters)
 
 
 def jobs_by_epoch(rest: FlinkRest, job_name: str) -> dict[int, str]:
@@ -31,10 +36,16 @@ def jobs_by_epoch(rest: FlinkRest, job_name: str) -> dict[int, str]:
     return {int(parameters.get(EPOCH, 0)): job for job, parameters in found.items()}
 
 
-def expect_not_running(env: StreamExecutionEnvironment, deployment: str, replaced: str | None = None) -> None:
+def expect_not_running(
+    env: StreamExecutionEnvironment,
+    deployment: str,
+    replaced: str | None = None,
+    layout: Mapping[str, str] | None = None,
+) -> None:
     """Raise :class:`SettingsError` if the cluster already runs a job of this deployment.
 
-    The job `replaced` may run, but must belong to this deployment: another deployment's state cannot be restored.
+    The job `replaced` may run, but must belong to this deployment: another deployment's state cannot be restored. With
+    `layout`, that of the submission, the job must have the same.
     """
     address = rest_address(env)
     if address is None:
@@ -49,17 +60,32 @@ def expect_not_running(env: StreamExecutionEnvironment, deployment: str, replace
     for job in jobs:
         parameters = names[job["jid"]].get("execution-config", {}).get("user-config", {})
         owner = parameters.get(PARAMETER, deployment)  # jobs of early releases have no such parameter
-        if job["jid"] == replaced:
+        if replaced is not None and job["jid"] == replaced:
             if owner != deployment:
                 raise SettingsError(
                     f"job {replaced} belongs to another deployment, whose topic `consents` has the id {owner}: give "
                     "the settings that it was submitted with"
                 )
+            held = decode_pins(parameters.get(LAYOUT_PARAMETER, ""))
+            if complaint := complaint_about_layout(replaced, held, layout or {}):
+                raise SettingsError(complaint)
         elif parameters.get(PARAMETER) == deployment:
             raise SettingsError(
                 f"job {job['jid']} ({job['state']}) belongs to this deployment: replace it with `freshet upgrade "
                 f"--settings … --flink {address}`, which stops it with a savepoint and continues from that"
             )
+
+
+def complaint_about_layout(job: str, running: Mapping[str, str], now: Mapping[str, str]) -> str | None:
+    """Explain why a submission with the layout `now` cannot continue from a savepoint of `job`; None if it can."""
+    for name in sorted(running.keys() & now.keys()):
+        if running[name] != now[name]:
+            return (
+                f"job {job} runs with {name} {running[name]}, and this submission has {now[name]}: it could not start "
+                f"from the savepoint of that job. Put {running[name]} back; `freshet rebucket` changes job.buckets of "
+                "a stopped job, `freshet take-over --from-start` all of these"
+            )
+    return None
 
 
 def rest_address(env: StreamExecutionEnvironment) -> str | None:

@@ -80,6 +80,11 @@ class SavepointFolder:
             before.getCheckpointId(), kept, before.getMasterStates(), before.getCheckpointProperties()
         )
 
+    def was_stopped_with(self) -> bool:
+        """Whether taking it stopped the job."""
+        properties = self.metadata.getCheckpointProperties()
+        return properties is not None and bool(properties.isSavepoint() and properties.isSynchronous())
+
     def operators(self) -> list[Any]:
         """The (Java) state of every operator."""
         return list(self._jvm.java.util.ArrayList(self.metadata.getOperatorStates()))

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from adapters.flink.rest import FlinkRest
+from adapters.flink.rest import FINAL, FlinkRest
 from jobs.locations import location_of, path_of
-from schemas.errors import JobSilent, SettingsError
+from schemas.errors import JobSilent, NoJobError, SettingsError
+
+ENDING: Final = FINAL | {"CANCELLING", "FAILING"}
 
 
 def take_savepoint(flink: str, job_name: str, directory: Path, timeout_s: float) -> Path:
@@ -26,14 +28,20 @@ def completed_ms(folders: Iterable[Path]) -> list[int]:
 
 def running_job(flink: str, job_name: str) -> str:
     """The id of the only running job of this name. Raises :class:`SettingsError` if there is none, or more than one."""
-    jobs = [job["jid"] for job in FlinkRest(flink).overview() if _is_running(job, job_name)]
-    if len(jobs) != 1:
-        raise SettingsError(f"{len(jobs)} jobs named {job_name} run in Flink at {flink}; exactly one is expected")
-    return str(jobs[0])
-
-
-def _is_running(job: dict[str, Any], name: str) -> bool:
-    return bool(job["name"] == name and job["state"] == "RUNNING")
+    rest = FlinkRest(flink)
+    mine = [job for job in rest.overview() if job["name"] == job_name and job["state"] not in ENDING]
+    running = [str(job["jid"]) for job in mine if job["state"] == "RUNNING"]
+    if len(running) == len(mine) == 1:
+        return running[0]
+    if not mine:
+        raise NoJobError(f"no job named {job_name} runs in Flink at {flink}: `freshet submit` submits it")
+    if len(mine) > 1:
+        raise SettingsError(
+            f"{len(mine)} jobs named {job_name} run in Flink at {flink}, and one is expected: if a take-over was "
+            "interrupted, run `freshet take-over` again, which completes it or cancels the second job"
+        )
+    job, state = str(mine[0]["jid"]), mine[0]["state"]
+    raise SettingsError(f"job {job} is {state} in Flink at {flink}: {rest.root_cause(job) or 'it gave no reason'}")
 
 
 def _folder(operation: dict[str, Any]) -> Path:

@@ -25,6 +25,10 @@ class SnapshotUnreadable(FreshetError):  # noqa: N818 - the cluster may be able 
     """A snapshot that is missing, damaged, or on a file system that this process has no access to."""
 
 
+class SnapshotDamaged(SettingsError, SnapshotUnreadable):  # noqa: N818 - as above
+    """A snapshot of which files are missing or too short: no cluster can read it."""
+
+
 def report_on(path: str, plan: JobPlan) -> StateReport:
     """Whether the job of `plan` may start from the snapshot at `path`. Raises :class:`SnapshotUnreadable`."""
     return judge(read_snapshot(path), plan, clock_ms())
@@ -38,6 +42,8 @@ def check_snapshot(path: str, plan: JobPlan) -> None:
     """
     try:
         report = report_on(path, plan)
+    except SnapshotDamaged:
+        raise
     except SnapshotUnreadable as error:
         print(f"{error}; the job checks its identity and its age when it restores it", file=sys.stderr, flush=True)
         return
@@ -45,11 +51,59 @@ def check_snapshot(path: str, plan: JobPlan) -> None:
         raise SettingsError(report.findings[0].why)
 
 
+def check_files(path: str, subtasks: Iterable[Any]) -> None:
+    """Raise :class:`SnapshotDamaged` if a file that holds state is missing, or shorter than the metadata says."""
+    fs, seen = get_gateway().jvm.org.apache.flink.core.fs, set()
+    for handle in (file for subtask in subtasks for file in _files(subtask)):
+        place = handle.getFilePath()
+        if (name := str(place.toString())) in seen:
+            continue
+        seen.add(name)
+        wanted = int(handle.getStateSize())
+        try:
+            found = int(fs.FileSystem.get(place.toUri()).getFileStatus(place).getLen())
+        except Py4JJavaError as error:
+            why = f"{name} cannot be read ({_reason(error)})"
+        else:
+            if found >= wanted:
+                continue
+            why = f"{name} has {found} bytes of {wanted}"
+        raise SnapshotDamaged(
+            f"the snapshot at {path} is damaged or was not copied whole: {why}. Use another savepoint, or a checkpoint "
+            "that Flink retained"
+        )
+
+
+def _files(subtask: Any) -> Iterator[Any]:
+    """The (Java) handles of the files that hold the state of a subtask, but for those that several share parts of."""
+    listed = get_gateway().jvm.java.util.ArrayList
+    waiting = [
+        handle
+        for handles in (subtask.getManagedKeyedState(), subtask.getManagedOperatorState())
+        for handle in listed(handles)
+    ]
+    while waiting:
+        handle = waiting.pop()
+        kind = str(handle.getClass().getSimpleName())
+        if kind == "IncrementalRemoteKeyedStateHandle":
+            waiting.append(handle.getMetaDataStateHandle())
+            waiting += [
+                one.getHandle()
+                for shared in (handle.getSharedState(), handle.getPrivateState())
+                for one in listed(shared)
+            ]
+        elif kind in ("OperatorStreamStateHandle", "KeyGroupsStateHandle", "KeyGroupsSavepointStateHandle"):
+            waiting.append(handle.getDelegateStateHandle())
+        elif kind in ("FileStateHandle", "RelativeFileStateHandle"):
+            yield handle
+
+
 def read_snapshot(path: str) -> Snapshot:
     """Read what the snapshot at `path` says of itself, without its data. Raises :class:`SnapshotUnreadable`."""
     try:
         operators = list(get_gateway().jvm.java.util.ArrayList(load_metadata(path).getOperatorStates()))
         subtasks = [subtask for operator in operators for subtask in _subtasks_of(operator)]
+        check_files(path, subtasks)
         return Snapshot(
             completed_at_ms(path),
             frozenset(_formats_in(subtasks)),

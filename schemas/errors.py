@@ -4,7 +4,8 @@
 
     FreshetError
     ├── SettingsError      a setting is missing or invalid: says which, and what it accepts
-    │   └── KafkaUnreachable   Kafka refused connections, was not found or did not answer: gives the address
+    │   ├── KafkaUnreachable   Kafka refused connections, was not found or did not answer: gives the address
+    │   └── NoJobError         Flink runs no job of this deployment
     ├── SchemaError        a schema file, a codec or stored bytes are invalid
     ├── ModelError         a model directory cannot be trusted or does not fit
     │   └── ModelTooSlow       a run of the graph was stopped because it took too long
@@ -46,6 +47,10 @@ class SettingsError(FreshetError):
 
 class KafkaUnreachable(SettingsError):  # noqa: N818 - a state that may pass
     """Kafka refused connections, was not found or did not answer; the text has its address."""
+
+
+class NoJobError(SettingsError):
+    """Flink runs no job of this deployment."""
 
 
 class SchemaError(FreshetError):

@@ -12,6 +12,7 @@ from schemas.errors import HttpUnanswered, RestError
 
 FINAL = frozenset({"FAILED", "CANCELED", "FINISHED"})
 """The states of a job that has ended."""
+_CAUSED_BY = "Caused by: "
 _FRAMES = re.compile(r"^\t(?:at|\.\.\.) .*\n|^  File \".*/site-packages/.*\n(?:    .*\n)*", re.MULTILINE)
 """A Java stack frame, or a Python frame in a library with its source lines."""
 
@@ -105,6 +106,13 @@ class FlinkRest:
         entries = self.get(f"/jobs/{job}/exceptions")["exceptionHistory"]["entries"]
         newer = [entry["stacktrace"] for entry in entries if entry["timestamp"] >= since_ms]
         return _FRAMES.sub("", "\n".join(f"{trace}\n" for trace in newer))[:characters_max]
+
+    def root_cause(self, job: str, characters_max: int = 300) -> str:
+        """The innermost cause of the newest failure of a job, on one line; empty if it has not failed."""
+        entries = self.get(f"/jobs/{job}/exceptions")["exceptionHistory"]["entries"]
+        lines = entries[0]["stacktrace"].splitlines() if entries else []
+        causes = [line.removeprefix(_CAUSED_BY) for line in lines if line.startswith(_CAUSED_BY)]
+        return str((causes or lines[:1] or [""])[-1])[:characters_max]
 
     def checkpoints(self, job: str) -> dict[str, Any]:
         """Checkpoint counts, the latest ones and their sizes, as /jobs/…/checkpoints gives them."""

@@ -60,6 +60,20 @@ def rebucket(path: Path, source: str, target: str, buckets: int) -> int:
     return run(words)
 
 
+def expect_no_start_from_a_part(live: Live, path: Path, savepoint: str) -> None:
+    """A savepoint of which a file was not copied whole is refused before a job starts."""
+    part = next(file for file in Path(savepoint).iterdir() if file.name.startswith("bucket-"))
+    whole = part.read_bytes()
+    part.write_bytes(whole[:-1])
+    try:
+        with pytest.raises(
+            SubmitError, match=f"damaged or was not copied whole: .*{part.name} has {len(whole) - 1} bytes"
+        ):
+            product.submit(live.stack, path, ("-s", savepoint))
+    finally:
+        part.write_bytes(whole)
+
+
 @pytest.fixture(scope="module")
 def kept(live: Live) -> dict[str, str]:
     """Savepoints of the job by number of buckets, once it has had 8 and has 4 again, and is stopped."""
@@ -67,17 +81,24 @@ def kept(live: Live) -> dict[str, str]:
 
 
 @pytest.mark.promise("buckets")
-def test_users_totals_and_withdrawals_survive_4_8_4_buckets(live: Live, kept: dict[str, str], tmp_path: Path) -> None:
+def test_users_totals_and_withdrawals_survive_4_8_4_buckets(
+    live: Live, kept: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     live.consent(USERS)
     shop(live, USERS)
     live.consent(LEFT, "none")
     path = live.product.settings_path
     for buckets, backend in ((8, "hashmap"), (4, "rocksdb")):
         before, known, sent = live.plain_states(USERS), live.known_users(), live.accounted()
+        running = live.stack.rest.take_savepoint(live.job_id, None, 60)["location"]
+        assert rebucket(path, running, str(tmp_path / "running"), buckets) == ExitCode.NOT_DONE
+        told = capsys.readouterr().err
+        assert "was taken while the job went on" in told and not (tmp_path / "running").exists()
         savepoint = live.stack.rest.stop_with_savepoint(live.job_id)
         target = str(tmp_path / f"buckets-{buckets}")
         assert rebucket(path, savepoint, target, buckets) == 0
         other = with_buckets(live, buckets)
+        expect_no_start_from_a_part(live, other, target)
         with pytest.raises(SubmitError, match=r"job\.buckets"):
             product.submit(live.stack, path, ("-s", savepoint))
         path = other

@@ -173,9 +173,18 @@ def test_withdrawal_works_without_a_readable_record(
 
 @pytest.mark.privacy
 def test_withdrawal_with_mismatched_settings_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded_as(monkeypatch, OTHER)
-    with pytest.raises(SettingsError, match=r"job\.buckets"):
+    recorded_as(monkeypatch, msgspec.json.encode(msgspec.structs.replace(BEFORE, redis_prefix="other:")))
+    with pytest.raises(SettingsError, match=r"redis\.prefix .*: give the settings file of the job that runs"):
         load_for_opt_out(Path("settings"))
+
+
+@pytest.mark.privacy
+@pytest.mark.parametrize("changed", [{"buckets": 8}, {"mode": "process"}, {"max_parallelism": 64}])
+def test_withdrawal_works_while_buckets_or_the_mode_change(
+    monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]
+) -> None:
+    recorded_as(monkeypatch, msgspec.json.encode(msgspec.structs.replace(BEFORE, **changed)))
+    load_for_opt_out(Path("settings"))
 
 
 def test_submission_refuses_unreadable_last_record(

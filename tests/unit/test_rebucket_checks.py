@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from jobs.deployment import Deployment
-from jobs.rebucket import CLOCKS_DIFFER_MS, complaint_about_count, complaint_about_job
+from jobs.rebucket import CLOCKS_DIFFER_MS, complaint_about_count, complaint_about_job, complaint_about_kind
 from schemas.audit import SignedHead
 from tests.support.vocabulary import BEGINNING
 
@@ -19,6 +19,11 @@ def test_number_that_is_not_allowed_is_refused_with_the_reason(buckets: int, tol
 @pytest.mark.parametrize("buckets", [1, 3, 8, 128])
 def test_any_other_number_up_to_the_maximum_parallelism_is_allowed(buckets: int) -> None:
     assert complaint_about_count(RECORDED, buckets) is None
+
+
+def test_savepoint_that_did_not_stop_the_job_is_refused() -> None:
+    assert complaint_about_kind(True) is None
+    assert "flink stop --type canonical" in (complaint_about_kind(False) or "")
 
 
 def test_savepoint_of_a_job_that_ran_on_is_refused() -> None:

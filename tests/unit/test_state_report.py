@@ -51,6 +51,16 @@ def test_other_mode_is_one_finding_and_not_one_for_each_missing_operator():
     assert found.verdict == Verdict.NEEDS_BACKFILL and len(found.findings) == 1
 
 
+def test_snapshot_of_the_job_that_was_followed_is_refused_as_that():
+    plan = PLAN._replace(operators={**PLAN.operators, "3": "events: Writer"})
+    other = HeldOperator("9", "events: Writer", 1, True, frozenset())
+    found = judge(Snapshot(NOW, frozenset(), (PINS,), (USERS, POPULAR, other)), plan, NOW)
+    assert found.verdict == Verdict.REFUSED
+    assert "the other job of a take-over" in found.findings[0].why
+    unknown = report(USERS, POPULAR, HeldOperator("9", "popular", 1, True, frozenset()))
+    assert "the operator popular, which this job does not have" in unknown.findings[0].why
+
+
 def test_snapshot_older_than_tombstones_is_refused():
     found = report(age_ms=2 * DAY_MS)
     assert found.verdict == Verdict.REFUSED and "2.0 days old" in found.findings[0].why
