@@ -317,7 +317,7 @@ def _with_tenant(settings: Settings, tenant: TenantSettings) -> Settings:
         kafka=replace(settings.kafka, topic_prefix=tenant.topic_prefix),
         redis=replace(settings.redis, prefix=tenant.redis_prefix),
         privacy=replace(settings.privacy, **of_privacy),
-        input=InputSettings(*(getattr(tenant.input, name) for name in InputSettings.__struct_fields__)),
+        input=InputSettings(**{name: getattr(tenant.input, name) for name in InputSettings.__struct_fields__}),
     )
 
 

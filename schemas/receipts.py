@@ -37,6 +37,8 @@ class AccountTotals(msgspec.Struct, frozen=True):
     unknown_fields: int
     consents_refused: int = 0
     segments_left_out: int = 0
+    ignored: int = 0
+    extra: int = 0
 
 
 class ElementReceipt(msgspec.Struct, tag="element", tag_field="kind", frozen=True, omit_defaults=True):

@@ -1,6 +1,8 @@
 """The account of a bucket: exact counts of the outcome of every record, kept in keyed state.
 
-accepted + rejected + duplicates + denied = interactions sent, whatever failed and was replayed in between.
+accepted + rejected + duplicates + denied + ignored - extra = records of interactions sent, whatever failed and was
+replayed in between. The last two are 0 unless the settings map records of others: some of those are no interaction of
+ours, and one may hold several.
 """
 
 from typing import Final
@@ -28,6 +30,8 @@ class Account(msgspec.Struct, array_like=True, gc=False):
     unknown_fields: int = 0
     consents_refused: int = 0
     segments_left_out: int = 0
+    ignored: int = 0
+    extra: int = 0
 
     def note(self, outcome: Outcome) -> None:
         """Count one interaction that passed ingest."""
@@ -46,8 +50,9 @@ class Account(msgspec.Struct, array_like=True, gc=False):
 
     @property
     def sent(self) -> int:
-        """All interactions that this bucket has accounted for."""
-        return self.accepted + self.duplicates + self.denied + sum(self.rejected.values())
+        """All records of interactions that this bucket has accounted for."""
+        told = self.accepted + self.duplicates + self.denied + sum(self.rejected.values())
+        return told + self.ignored - self.extra
 
 
 _encoder: Final = msgspec.msgpack.Encoder()

@@ -106,7 +106,8 @@ class Element(msgspec.Struct, array_like=True, gc=False):
     During a key rotation, `links` maps each current pseudonym in the element to its previous one. `access_requests` are
     requests for users' data, `accesses` are reads that others report. `marks` are the batch's marks from `consents`,
     which go to every bucket. `control_at` is when the record of its commands, accesses and requests was appended, in
-    ms: an element has those of one moment.
+    ms: an element has those of one moment. Of interactions that are read by a map, `ignored` were none, and `extra` is
+    how many more there are than records.
     """
 
     bucket: int
@@ -120,6 +121,13 @@ class Element(msgspec.Struct, array_like=True, gc=False):
     accesses: list[AccessEntry] = []
     marks: list[BucketMark] = []
     control_at: int = 0
+    ignored: int = 0
+    extra: int = 0
+
+    def counted_like(self, other: "Element") -> "Element":
+        """This element, with what `other` counts beside its records."""
+        self.unknown_fields, self.ignored, self.extra = other.unknown_fields, other.ignored, other.extra
+        return self
 
 
 _RECORDS: Final = ("consents", "events", "rejects", "commands", "access_requests", "accesses", "marks")
@@ -138,7 +146,7 @@ def halves(element: Element) -> list[Element]:
         return []
     middle = len(records) // 2
     at = element.control_at
-    first = Element(element.bucket, unknown_fields=element.unknown_fields, links=element.links, control_at=at)
+    first = Element(element.bucket, links=element.links, control_at=at).counted_like(element)
     second = Element(element.bucket, links=element.links, control_at=at)
     for half, part in ((first, records[:middle]), (second, records[middle:])):
         for name, record in part:
@@ -151,7 +159,7 @@ def replacement_for(element: Element, interactions: str) -> Element | None:
 
     An interaction, read from the topic `interactions`, becomes a dead letter; a consent change becomes a withdrawal.
     """
-    instead = Element(element.bucket, unknown_fields=element.unknown_fields, links=element.links)
+    instead = Element(element.bucket, links=element.links).counted_like(element)
     for event in element.events:
         origin = Origin(interactions, event.partition, event.offset, event.append_ts)
         instead.rejects.append(Reject(RejectReason.NOT_CARRIED_OUT, origin, 0, event.sent_by, event.list_request()))
@@ -208,5 +216,7 @@ def unpack_gathered(raw: bytes) -> dict[int, Element]:
             for name in _RECORDS:
                 getattr(before, name).extend(getattr(element, name))
             before.unknown_fields += element.unknown_fields
+            before.ignored += element.ignored
+            before.extra += element.extra
             before.links |= element.links
     return found

@@ -70,7 +70,7 @@ def split(element: Element, cut_ms: int) -> tuple[Element | None, Element | None
     if newest(element) < cut_ms:
         return element, None
     links = element.links
-    before = Element(element.bucket, unknown_fields=element.unknown_fields, links=links)
+    before = Element(element.bucket, links=links).counted_like(element)
     after = Element(element.bucket, links=links)
     for event in element.events:
         (before if event.append_ts < cut_ms else after).events.append(event)
@@ -83,8 +83,7 @@ def split(element: Element, cut_ms: int) -> tuple[Element | None, Element | None
     controlled.access_requests, controlled.control_at = element.access_requests, element.control_at
     after.marks = element.marks
     if not _records_of(before):
-        after.unknown_fields = element.unknown_fields
-        return None, after
+        return None, after.counted_like(element)
     return before, (after if _records_of(after) else None)
 
 

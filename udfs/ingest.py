@@ -21,7 +21,7 @@ from schemas.marks import MARK_KEY, MOVE_ON_KEY, decode_mark
 from schemas.pseudonyms import Pseudonymiser
 from schemas.rejects import Origin, Reject, RejectReason
 from schemas.traces import sampled_trace
-from schemas.wire.codecs import BadRecord, Codec, check_event_time
+from schemas.wire.codecs import BadRecord, Codec, Mapped, check_event_time
 from schemas.wire.consent_records import UNREADABLE, UserDecision, consents_in
 from udfs.elements import (
     AccessRequest,
@@ -198,7 +198,29 @@ class Ingest:
         return self._pseudonymiser.request(request.decode(errors="replace")).hex()
 
     def _interaction(self, record: RawRecord, elements: Elements) -> None:
+        if self._codec.mapped is not None:
+            self._mapped(record, self._codec.mapped(record.value), elements)  # type: ignore[arg-type]
+            return
         event, unknown_fields = self._codec.interaction(record.value)  # type: ignore[arg-type]
+        self._add_event(record, event, elements).unknown_fields += unknown_fields
+
+    def _mapped(self, record: RawRecord, mapped: Mapped, elements: Elements) -> None:
+        """Add the events of a record of others. Each is accepted or rejected for itself."""
+        for event in mapped.events:
+            try:
+                self._add_event(record, event, elements)
+            except BadRecord as bad:
+                self._reject(record, bad.reason, elements, bad.request_id)
+        for fault in mapped.faults:
+            self._reject(record, fault.reason, elements)
+        extra = len(mapped.events) + len(mapped.faults) + mapped.ignored - 1
+        if mapped.ignored or extra:
+            element = self._element(record.offset % self._buckets, elements)
+            element.ignored += mapped.ignored
+            element.extra += extra
+
+    def _add_event(self, record: RawRecord, event: Interaction, elements: Elements) -> Element:
+        """Add an event to the element of its user's bucket; raises :class:`BadRecord`."""
         try:
             check_event_time(event.ts, record.append_ts)
             self._check_item(event)
@@ -208,7 +230,7 @@ class Ingest:
         event_record = self._event_record(record, event, pseudonym, route)
         element = self._element_of(pseudonym, route, previous, elements)
         element.events.append(event_record)
-        element.unknown_fields += unknown_fields
+        return element
 
     def _check_item(self, event: Interaction) -> None:
         """Reject an item id that identifies a person, because ids reach clean events and popular lists unchanged."""

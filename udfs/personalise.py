@@ -151,6 +151,8 @@ def apply(
         else:
             account.others_rejected += 1
     account.unknown_fields += element.unknown_fields
+    account.ignored += element.ignored
+    account.extra += element.extra
     for event in element.events:
         state = users.get(event.pseudonym)
         before = None if teaching is None else teaching.before(state, event)

@@ -79,13 +79,19 @@ def _sections(name: str, annotation: Any) -> list[str]:
 
 
 def _tables(annotation: Any) -> list[tuple[str, type[msgspec.Struct]]]:
-    """The struct itself, or the value type of a dictionary of structs."""
-    kind = types.type_info(annotation)
+    """The struct itself, which may be left out, or the value type of a dictionary of structs."""
+    kind = _alone(types.type_info(annotation))
     if isinstance(kind, types.StructType):
         return [("", kind.cls)]
     if isinstance(kind, types.DictType) and isinstance(kind.value_type, types.StructType):
         return [(".<name>", kind.value_type.cls)]
     return []
+
+
+def _alone(kind: types.Type) -> types.Type:
+    """What is left of a union with None, if that is one type."""
+    others = [one for one in getattr(kind, "types", ()) if not isinstance(one, types.NoneType)]
+    return others[0] if len(others) == 1 else kind
 
 
 def _row(struct: type[msgspec.Struct], field: msgspec.structs.FieldInfo) -> str:
@@ -128,6 +134,8 @@ def _type(annotation: Any) -> str:
 def _type_text(kind: types.Type) -> str:
     if isinstance(kind, types.UnionType):
         return " or ".join(_type_text(one) for one in kind.types if not isinstance(one, types.NoneType))
+    if isinstance(kind, types.StructType):
+        return "table of " + ", ".join(f"`{field.encode_name}`" for field in kind.fields)
     if isinstance(kind, types.LiteralType):
         return ", ".join(f'`"{value}"`' for value in kind.values)
     if isinstance(kind, types.DictType):

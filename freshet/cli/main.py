@@ -34,6 +34,7 @@ COMMANDS: Final = (
     "gateway",
     "keys",
     "logs",
+    "map",
     "model",
     "rebucket",
     "rebuild",

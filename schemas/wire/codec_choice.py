@@ -8,6 +8,8 @@ import msgspec
 from schemas.errors import SettingsError
 from schemas.wire.codecs import Codec, json_codec
 from schemas.wire.confluent import SchemaSource
+from schemas.wire.map_settings import InputMap
+from schemas.wire.mapping import reader_of
 from schemas.wire.mixed_codec import codec_by_content
 
 Format = Literal["json", "avro", "protobuf"]
@@ -15,7 +17,16 @@ Framing = Literal["plain", "confluent"]
 _PACKAGES: Final = {"avro": "fastavro", "protobuf": "protobuf"}
 
 
-class InputSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MappedInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How interactions of others are read."""
+
+    map: InputMap | None = None
+    """Where records of `interactions` that are not in our format hold what an interaction has. Only with JSON, or
+    Snowplow's tab-separated values. Records in our format are read beside them.
+    """
+
+
+class InputSettings(MappedInput, frozen=True, forbid_unknown_fields=True):
     """The format of the raw topics.
 
     The job always reads JSON beside the configured format, and plain records beside framed ones.
@@ -42,7 +53,10 @@ def codec_for(settings: InputSettings, open_source: Callable[[str], SchemaSource
     if settings.format == "json" and settings.framing != "plain":
         raise SettingsError("JSON has no framing: choose avro or protobuf, or framing plain")
     if settings.format == "json":
-        return codec_by_content(json_codec())
+        codec = codec_by_content(json_codec())
+        return codec if settings.map is None else codec._replace(mapped=reader_of(settings.map, codec.interaction))
+    if settings.map is not None:
+        raise SettingsError('input.map reads JSON: leave out input.format, or set it to "json"')
     source = open_source(place) if place is not None else None
     return codec_by_content(_codec(settings.format, None), _codec(settings.format, source) if source else None)
 

@@ -43,16 +43,25 @@ class BadRecord(Exception):  # noqa: N818 - a verdict on data, not an error of o
         self.reason, self.request_id = reason, request_id
 
 
+class Mapped(NamedTuple):
+    """What a record of others holds: events, how many more are `ignored`, and why others are rejected."""
+
+    events: list[Interaction]
+    ignored: int
+    faults: list[BadRecord]
+
+
 class Codec(NamedTuple):
     """Reads the values of the raw topics. `interaction` and `consent` raise only :class:`BadRecord`.
 
     The second part of their results is true if the record had unknown fields, which were dropped. `named` returns the
-    users named by a consent change that `consent` rejected.
+    users named by a consent change that `consent` rejected. `mapped` reads interactions instead, if settings map them.
     """
 
     interaction: Callable[[bytes], tuple[Interaction, bool]]
     consent: Callable[[bytes], tuple[ConsentChange, bool]]
     named: Callable[[bytes], Named | None] = named_in_json
+    mapped: Callable[[bytes], Mapped] | None = None
 
 
 def json_codec() -> Codec:

@@ -54,6 +54,8 @@ def in_interactions(codec: Codec) -> Users:
 
     def users(value: bytes) -> set[str]:
         try:
+            if codec.mapped is not None:
+                return {event.user_id for event in codec.mapped(value).events} or in_json(value)
             return {codec.interaction(value)[0].user_id}
         except FreshetError:
             raise

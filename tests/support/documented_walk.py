@@ -122,6 +122,7 @@ ELSEWHERE: Final = {
     "freshet take-over --settings freshet.toml --flink http://flink:8081 --from-start --mode process": (
         "tests/faults/test_take_over.py"
     ),
+    "freshet map test --settings freshet.toml events.jsonl": "tests/unit/test_map_command.py",
     "freshet topics --settings freshet.toml --alter": "tests/contract/test_topic_lives.py",
     "freshet rotate start --settings freshet.toml": "tests/faults/test_rotation.py",
     "freshet rotate relink --settings freshet.toml": "tests/faults/test_rotation.py",

@@ -72,6 +72,8 @@ class NaiveReplay:
             "unknown_fields": 0,
             "consents_refused": 0,
             "segments_left_out": 0,
+            "ignored": 0,
+            "extra": 0,
         }
         self._pseudonyms: dict[str, str] = {}
 

@@ -216,7 +216,7 @@ json_values = st.recursive(
 @given(st.binary(max_size=300))
 @pytest.mark.promise("dead-letters")
 def test_arbitrary_bytes_decode_or_raise_bad_record(raw: bytes) -> None:
-    for decode in CODEC:
+    for decode in (CODEC.interaction, CODEC.consent, CODEC.named):
         try:
             decode(raw)
         except BadRecord:

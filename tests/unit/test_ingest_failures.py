@@ -20,6 +20,8 @@ from udfs.ingest import Ingest, RawRecord
 class Faulty:
     """A codec with faults: it raises for the user `raises`, and returns unencodable numbers for `huge`."""
 
+    mapped = None
+
     def __init__(self) -> None:
         self._codec = json_codec()
 
