@@ -17,6 +17,7 @@ P99_MORE_MAX_MS: Final = 130
 TAKE_OVER_MAX_S: Final = 2.0
 UPGRADE_MAX_S: Final = 10.0
 SWAP_MAX_S: Final = 2.0
+METRICS_CPU_MAX: Final = 0.01
 ROLLBACK_MAX_S: Final = 1.0
 ROLLOUT_P99_MORE_MAX_MS: Final = 20
 PERCENTILES: Final = (50, 95, 99)
@@ -91,7 +92,15 @@ def verdicts(figures: dict[str, Any]) -> list[LimitCheck]:
     found += _of_rollout(figures) if "rollout_swap_s" in figures else []
     found += _of_take_over(figures) if "take_over_longest_ms" in figures else []
     found += _of_upgrade(figures) if "upgrade_longest_ms" in figures else []
+    found += _of_metrics(figures) if "metrics_core_share" in figures else []
     return found
+
+
+def _of_metrics(figures: dict[str, Any]) -> list[LimitCheck]:
+    share = figures["metrics_core_share"]
+    shown = f"{share:.2%} of a core"
+    is_met = share <= METRICS_CPU_MAX
+    return [LimitCheck("metrics", "metrics read every 15 s", shown, f"<= {METRICS_CPU_MAX:.0%} of a core", is_met)]
 
 
 def _of_take_over(figures: dict[str, Any]) -> list[LimitCheck]:

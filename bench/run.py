@@ -14,6 +14,7 @@ from bench import (
     buckets,
     fence,
     latency,
+    metrics_cost,
     privacy,
     privacy_report,
     rebucket_time,
@@ -32,6 +33,7 @@ from bench.workload import USERS
 EVENTS, EVENTS_QUICK = 500_000, 150_000
 REPEATS, REPEATS_QUICK = 3, 1
 REBUILD_QUICK = 15_000
+READS, READS_QUICK = 200, 20
 PRIVACY_EVENTS, PAIRS = 430_000, 4
 PLAN, PLAN_QUICK = latency.LatencyPlan(warm_up_s=120, measure_s=60), latency.LatencyPlan(warm_up_s=60, measure_s=20)
 BUCKETS, BUCKETS_QUICK = buckets.BucketCountPlan(30, 20, 200_000), buckets.BucketCountPlan(5, 5, 40_000)
@@ -133,6 +135,11 @@ def _upgrade(on: Testbed, options: BenchOptions) -> Measured:
     return upgrade_time.figures(measured), upgrade_time.body(measured, plan)
 
 
+def _metrics(on: Testbed, options: BenchOptions) -> Measured:
+    measured = metrics_cost.measure(on, READS_QUICK if options.quick else READS)
+    return metrics_cost.figures(measured), metrics_cost.body(measured)
+
+
 PARTS: dict[str, Callable[[Testbed, BenchOptions], Measured]] = {
     "throughput": _throughput,
     "latency": _latency,
@@ -143,9 +150,10 @@ PARTS: dict[str, Callable[[Testbed, BenchOptions], Measured]] = {
     "rollout": _rollout,
     "take-over": _take_over,
     "upgrade": _upgrade,
+    "metrics": _metrics,
     "learning": functools.partial(_throughput, part="learning"),
 }
-ASKED_FOR: Final = ("buckets", "rebucket", "rollout", "take-over", "upgrade", "learning")
+ASKED_FOR: Final = ("buckets", "rebucket", "rollout", "take-over", "upgrade", "metrics", "learning")
 """Parts that run only with `--only`."""
 
 
@@ -174,7 +182,8 @@ def run(options: BenchOptions, command: str, say: Say) -> str:
 
     Figures go to bench.json and, after a full run with the default settings, to RESULTS.md, with `command`.
     """
-    flink_settings = dict(setting.split("=", 1) for setting in options.flink)
+    of_part = metrics_cost.FLINK if options.only == "metrics" else {}
+    flink_settings = {**of_part, **dict(setting.split("=", 1) for setting in options.flink)}
     slots = 2 if options.only == "take-over" else 1
     with open_testbed(flink_settings, "\n".join(options.settings), say, slots) as on:
         figures, bodies = measure(on, options)

@@ -24,6 +24,7 @@ class PartName(StrEnum):
     ROLLOUT = "rollout"
     TAKE_OVER = "take-over"
     UPGRADE = "upgrade"
+    METRICS = "metrics"
     LEARNING = "learning"
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import fence, privacy, privacy_report
+from bench import fence, metrics_cost, privacy, privacy_report
 from bench.ablation import with_others
 from bench.figures import verdicts
 from bench.privacy import ABLATION, PRODUCT, Pair, order
@@ -58,6 +58,13 @@ def test_consent_cost_limit_is_ten_percent(ratio: float, is_met: bool) -> None:
     [verdict] = verdicts({"privacy_cpu_ratio": ratio, "privacy_cpu_ratios": [ratio - 0.1, ratio, ratio + 0.2]})
     assert verdict.figure == f"{ratio:.3f} ({ratio - 0.1:.3f}–{ratio + 0.2:.3f})"
     assert (verdict.part, verdict.is_met, verdict.limit) == ("privacy", is_met, "<= 1.10")
+
+
+@pytest.mark.parametrize(("read_ms", "is_met"), [(90, True), (150, True), (152, False)])
+def test_metrics_may_cost_one_percent_of_a_core_at_the_shipped_interval(read_ms: float, is_met: bool) -> None:
+    found = metrics_cost.MetricReads(60, 90_000, 900, 60 * read_ms / 1000)
+    [verdict] = verdicts(metrics_cost.figures(found))
+    assert (verdict.part, verdict.is_met, verdict.limit) == ("metrics", is_met, "<= 1% of a core")
 
 
 def test_a_withdrawal_is_a_valid_record_keyed_by_its_user() -> None:
