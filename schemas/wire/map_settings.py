@@ -43,7 +43,7 @@ class FieldMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={
     """
     values: dict[str, TargetType] | None = None
     """Of `type`: the type of interaction for each value found, or `ignore`."""
-    other: Other = "reject"
+    other: Other | None = None
     """Of `type`: what becomes of a record with another value, or none."""
 
 
@@ -108,8 +108,10 @@ class InputMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """This map with the entries of `base` where it has none. Of a type, the values of both count."""
         changes = {name: getattr(base, name) for name in ("each", *MAPPED) if getattr(self, name) is None}
         mine, below = self.field("type"), base.field("type")
-        if mine is not None and below is not None and mine.values is not None and mine.path == below.path:
-            changes["type"] = msgspec.structs.replace(mine, values={**(below.values or {}), **mine.values})
+        if mine is not None and below is not None and below.values is not None:
+            changes["type"] = FieldMap(
+                mine.path, "found", {**below.values, **(mine.values or {})}, mine.other or below.other
+            )
         return msgspec.structs.replace(
             self, **changes, context={**(base.context or {}), **(self.context or {})} or None
         )
@@ -131,7 +133,7 @@ def check_map(given: InputMap) -> None:
             continue
         if entry.form != "found" and name != "ts":
             raise SettingsError(f"input.map.{name}: only ts has a form (`as`)")
-        if (entry.values is not None or entry.other != "reject") and name != "type":
+        if (entry.values is not None or entry.other is not None) and name != "type":
             raise SettingsError(f"input.map.{name}: only type has `values` and `other`")
     kind = given.field("type")
     assert kind is not None

@@ -19,7 +19,7 @@ from schemas.events import EVENT_TYPES, Interaction
 from schemas.rejects import RejectReason
 from schemas.wire.codecs import PAYLOAD_BYTES_MAX, BadRecord, Mapped, check_interaction, check_size, reason_of
 from schemas.wire.map_settings import MAPPED, FieldMap, InputMap, check_map, texts
-from schemas.wire.named_members import Converters, NotQuick, Place, QuickReader, quick_reader
+from schemas.wire.named_members import ABSENT, Converters, NotQuick, Place, QuickReader, quick_reader
 from schemas.wire.presets import PRESET_MAPS
 from schemas.wire.record_paths import Path, parse_path, walk
 from schemas.wire.record_values import (
@@ -185,6 +185,19 @@ class Mapper:
         raise BadRecord(RejectReason.MISSING_FIELD if value is None else RejectReason.UNKNOWN_TYPE)
 
 
+_OUR_NAMES: Final = frozenset(Interaction.__struct_fields__)
+
+
+def _is_ours(raw: bytes) -> bool:
+    """Whether a record that is no valid one of ours was meant to be: half of its members, or more, have our names."""
+    try:
+        record = msgspec.json.decode(raw)
+    except (ValueError, RecursionError):
+        return False
+    names = record.keys() if isinstance(record, dict) else set()
+    return "type" in names and "user_id" in names and 2 * len(names & _OUR_NAMES) >= len(names)
+
+
 @functools.lru_cache(1_000)
 def _currency_of(text: str | None) -> str | None:
     """A currency that needs no further check."""
@@ -221,7 +234,9 @@ def reader_of(given: InputMap, own: Callable[[bytes], tuple[Interaction, bool]])
             found = mapped if found is None or mapped.faults else found
         try:
             event, has_unknown_fields = own(raw)
-        except BadRecord:
+        except BadRecord as bad:
+            if _is_ours(raw):
+                raise bad from None
             has_unknown_fields = True
         if not has_unknown_fields:
             return Mapped([event], 0, [])
@@ -293,8 +308,8 @@ def _checked(found: dict[str, Any]) -> Interaction:
 
 
 def _first(places: Sequence[Place], levels: Sequence[Any]) -> Any:
-    """The first value at `places`; "" counts as none."""
+    """The first value at `places`; :data:`schemas.wire.named_members.ABSENT` counts as none."""
     for level, path in places:
-        if level < len(levels) and (value := walk(levels[level], path)) is not None and value != "":
+        if level < len(levels) and (value := walk(levels[level], path)) is not None and value not in ABSENT:
             return value
     return None

@@ -27,6 +27,9 @@ _KINDS: Final[Mapping[str, Any]] = {
 _EVENT, _TYPE, _TS, _USER, _CURRENCY = map(_FIELDS.index, ("event_id", "type", "ts", "user_id", "currency"))
 _NOTHING: Final = ("nothing", "nothing")
 """Before the values of each level, for fields that are nowhere; twice, as of one name `attrgetter` makes no tuple."""
+ABSENT: Final = ("", " ", "(not set)")
+"""Texts that stand for nothing; the last one is Google Analytics'."""
+_NOTHINGS: Final = frozenset(ABSENT)
 Values = tuple[Any, ...]
 
 
@@ -147,7 +150,7 @@ def _event_reader(
         for at in ids:
             if found[at].__class__ is int:
                 found[at] = str(found[at])
-        if found[_USER] is None or found[_TS] is None or "" in found:
+        if found[_USER] is None or found[_TS] is None or not _NOTHINGS.isdisjoint(found):
             raise NotQuick
         event_id = found[_EVENT] or digest(raw)
         found[_EVENT] = short(event_id + suffix) if suffix else event_id
@@ -176,8 +179,10 @@ def _picking(
     def pick(values: Values) -> list[Any]:
         found = list(first(values))
         for at, rest in others:
-            if found[at] is None or found[at] == "":
-                found[at] = next((one for number in rest if (one := values[number]) is not None and one != ""), None)
+            if found[at] is None or found[at] in ABSENT:
+                found[at] = next(
+                    (one for number in rest if (one := values[number]) is not None and one not in ABSENT), None
+                )
         return found
 
     return pick

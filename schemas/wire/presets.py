@@ -45,7 +45,7 @@ _SEGMENT: Final = InputMap(
     session_id=["context.sessionId", "properties.session_id"],
     item_id=["properties.product_id", "properties.sku"],
     position="properties.position",
-    value="properties.price",
+    value=["properties.rating", "properties.price"],
     currency="properties.currency",
     quantity="properties.quantity",
     query="properties.query",
@@ -93,10 +93,14 @@ _CLOUDEVENTS: Final = InputMap(
     session_id=["data.session_id", "data.sessionId"],
     item_id=["data.item_id", "data.itemId", "data.product_id", "data.productId", "data.item"],
     position="data.position",
-    value=["data.value", "data.price"],
+    value=["data.value", "data.rating", "data.price"],
     currency="data.currency",
     quantity="data.quantity",
+    surface="data.surface",
+    request_id="data.request_id",
     query=["data.query", "data.search_term"],
+    scroll_pct="data.scroll_pct",
+    dwell_ms="data.dwell_ms",
 )
 
 # Snowplow's Snowtype e-commerce accelerator (snowplow_ecommerce_action 1-0-x, product 1-0-0), enriched events as the
@@ -166,6 +170,7 @@ _GORSE: Final = InputMap(
     ts="Timestamp",
     user_id="UserId",
     item_id="ItemId",
+    value="Value",
 )
 
 # Metarank, interaction and ranking events.
@@ -176,6 +181,7 @@ _METARANK: Final = InputMap(
     user_id=["user", "session"],
     session_id="session",
     item_id="item",
+    value=["fields[name=rating].value", "fields[name=price].value"],
 )
 
 PRESET_MAPS: Final[Mapping[str, tuple[InputMap, ...]]] = {

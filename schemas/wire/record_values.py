@@ -43,7 +43,7 @@ def as_number(value: Any) -> int | float:
     """A number, which may be written as text. Raises :class:`BadRecord` for anything else."""
     if type(value) is int or type(value) is float:
         return value
-    if type(value) is str and len(value) <= 32:
+    if type(value) is str and len(value) <= 32 and "_" not in value:
         try:
             return int(value) if value.lstrip("-").isdecimal() and value.isascii() else float(value)
         except ValueError:
@@ -102,7 +102,7 @@ def as_time(value: Any) -> int:
         ms = number * 1_000 / per_second if per_second != 1_000 else number
         if EVENT_TS_MIN <= ms < YEAR_2100_MS:
             return int(ms)
-    return _in_bounds(number)
+    raise BadRecord(RejectReason.TIME_TOO_OLD if number < EVENT_TS_MIN else RejectReason.TIME_IN_FUTURE)
 
 
 def _in_bounds(ms: float) -> int:

@@ -249,6 +249,50 @@ def test_own_paths_replace_those_of_the_preset() -> None:
     assert [fault.reason for fault in read(own, VIEWED | {"event": "?"}).faults] == [RejectReason.UNKNOWN_TYPE]
 
 
+def test_ratings_are_read_and_not_the_price() -> None:
+    reviewed = VIEWED | {"event": "Product Reviewed", "properties": {"product_id": "x", "rating": "5", "price": 99}}
+    [event] = read(InputMap(preset="segment"), reviewed).events
+    assert (event.type, event.value) == ("rating", 5)
+    [event] = read(InputMap(preset="gorse"), GORSE | {"FeedbackType": "star", "Value": 4}).events
+    assert (event.type, event.value) == ("rating", 4)
+    [event] = read(InputMap(preset="metarank"), METARANK | {"fields": [{"name": "rating", "value": 3}]}).events
+    assert event.value == 3
+
+
+def test_broken_record_of_ours_is_rejected_and_not_ignored() -> None:
+    ours = {"event_id": "o", "type": "purchase", "ts": AT, "user_id": "u"}
+    for broken, reason in [
+        (ours, RejectReason.MISSING_ITEM),
+        (ours | {"item_id": "i", "currency": "XXXX"}, RejectReason.OUT_OF_RANGE),
+        ({"type": "click", "ts": AT, "user_id": "u", "item_id": "i"}, RejectReason.MISSING_FIELD),
+    ]:
+        for preset in ("segment", "snowplow", "ga4"):
+            with pytest.raises(BadRecord, match=reason.value):
+                read(InputMap(preset=preset), broken)  # type: ignore[arg-type]
+
+
+def test_not_set_of_google_counts_as_absent() -> None:
+    row = GA4_ROW | {"user_id": "(not set)", "items": [{"item_id": "A", "price": 3, "item_list_index": "(not set)"}]}
+    [event] = read(InputMap(preset="ga4"), row).events
+    assert (event.user_id, event.item_id, event.position) == ("1722.33", "A", None)
+    unknown = read(InputMap(preset="ga4"), GA4_ROW | {"items": [{"item_id": "(not set)"}]})
+    assert [fault.reason for fault in unknown.faults] == [RejectReason.MISSING_ITEM]
+
+
+@pytest.mark.parametrize("ts", [0, -1, 946_684_799, "0", 10**20])
+def test_number_that_is_no_plausible_time_is_rejected(ts: object) -> None:
+    mapped = read(InputMap(preset="segment"), VIEWED | {"timestamp": ts})
+    assert [fault.reason for fault in mapped.faults] in ([RejectReason.TIME_TOO_OLD], [RejectReason.TIME_IN_FUTURE])
+
+
+def test_values_of_a_preset_stay_beside_ones_own() -> None:
+    own = InputMap(preset="segment", type=FieldMap("event", values={"Zzz": "view"}))
+    assert [event.type for event in read(own, VIEWED | {"event": "Zzz"}).events] == ["view"]
+    assert [event.type for event in read(own, ORDERED).events] == ["purchase", "purchase"]
+    assert read(own, VIEWED | {"type": "page", "event": None}) == Mapped([], 1, [])
+    assert told(read(InputMap(preset="segment", type="event"), VIEWED)) == [("view", "ada", AT, "tea-1")]
+
+
 def test_repetition_of_a_record_without_id_has_the_same_id() -> None:
     first, second = (read(InputMap(preset="gorse"), GORSE).events[0].event_id for _ in range(2))
     other = read(InputMap(preset="gorse"), GORSE | {"ItemId": "pot-2"}).events[0].event_id
