@@ -13,7 +13,8 @@ build: Final = with_others(
     personalise.build, PersonaliseOperator=UncheckedOperator, open_personalise_parts=open_personalise_parts
 )
 wire: Final = with_others(personalise.wire, build=build)
-submit: Final = with_others(personalise.submit, wire=wire)
+assemble: Final = with_others(personalise.assemble, wire=wire)
+submit: Final = with_others(personalise.submit, assemble=assemble)
 main: Final = with_others(personalise.main, submit=submit)
 
 if __name__ == "__main__":

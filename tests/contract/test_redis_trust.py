@@ -128,7 +128,7 @@ def test_reader_leaves_demoted_primary_behind_one_address(tmp_path: Path, reader
 @pytest.mark.promise("acknowledged-withdrawal")
 def test_decisions_of_another_tenant_are_not_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With another key ring or prefix, a fence has no effect: the lists are elsewhere."""
-    monkeypatch.setattr(Consents, "_append", lambda consents, change: RecordedConsent(1, 0, 0))
+    monkeypatch.setattr(Consents, "_append", lambda consents, change, headers: RecordedConsent(1, 0, 0))
     another = new_key_ring()
     with running_redis(tmp_path) as server:
         job = RedisClient(RedisAddress((server.url,)), prefix=PREFIX, tenant=mark_of(RING, "shop."))

@@ -19,7 +19,7 @@ def no_files_in_tmp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def nothing_of_workers_stays() -> Iterator[None]:
     """An in-process worker of PyFlink takes over Flink's environment and folder; later processes would inherit them."""
     environment, path, folder = dict(os.environ), sys.path[:], Path.cwd()
