@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from models.contract import PROFILE
 from models.manifest import AGAIN, MODEL_FILE, Manifest, Tensor, describe, load_with_items
@@ -18,6 +17,10 @@ from models.ranking import Rows, Scores, best_of
 from models.run_limit import RunLimit
 from models.trial import find_fault
 from schemas.errors import ModelError, ModelTooSlow
+from schemas.threads import import_in_background
+
+import_in_background("onnxruntime")
+import onnxruntime as ort  # noqa: E402 - the operator that comes first would else wait for ever
 
 WARM_UP_USERS: Final = (1, 8, 64)
 CHUNK_USERS: Final = 32

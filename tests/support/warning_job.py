@@ -20,7 +20,7 @@ from tests.support.inference_server import ITEMS
 from udfs.ingest import Ingest
 from udfs.operators.ingest_operator import IngestOperator
 
-STEPS = ("overflow", "divide", "cast", "warning", "warning from C", "thread", "onnx", "remote")
+STEPS = ("overflow", "divide", "cast", "warning", "warning from C", "thread", "onnx", "onnxruntime", "remote")
 
 
 class WarningOperator(IngestOperator):
@@ -58,6 +58,11 @@ class WarningOperator(IngestOperator):
         import onnx
 
         return onnx.__name__
+
+    def onnxruntime(self) -> Any:
+        from models.scorer import ort
+
+        return ort.__name__
 
     def remote(self) -> Any:
         remote = RemoteScorer(open_client(self._url, "open-inference-rest", "m"), ITEMS, Names(), 5, 5_000)
