@@ -4,6 +4,7 @@ Each Python worker creates one :class:`Scorer` when the operator opens. The job 
 although ``score`` keeps no state and is thread-safe.
 """
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -17,10 +18,22 @@ from models.ranking import Rows, Scores, best_of
 from models.run_limit import RunLimit
 from models.trial import find_fault
 from schemas.errors import ModelError, ModelTooSlow
-from schemas.threads import import_in_background
+from schemas.threads import in_background
 
-import_in_background("onnxruntime")
-import onnxruntime as ort  # noqa: E402 - the operator that comes first would else wait for ever
+
+def _load_runtime() -> None:
+    """Load onnxruntime in a thread of its own, before it is imported.
+
+    It is made with pybind11: while it is loaded, it asks Python for the state of its thread, and in the thread of
+    chained operators waits for a lock that this thread holds, for ever (:mod:`udfs.operators.interpreter`). In a new
+    thread there is only one state. If it cannot be imported, the second import says so.
+    """
+    with contextlib.suppress(ImportError):
+        import onnxruntime  # noqa: F401
+
+
+in_background("freshet-onnxruntime", _load_runtime).join()
+import onnxruntime as ort  # noqa: E402
 
 WARM_UP_USERS: Final = (1, 8, 64)
 CHUNK_USERS: Final = 32

@@ -4,9 +4,7 @@ A plain thread begins with an empty context: what context variables say, as how 
 there. See :mod:`udfs.operators.interpreter` for what an operator sets, and why.
 """
 
-import contextlib
 import contextvars
-import importlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -18,18 +16,3 @@ def in_background(name: str, target: Callable[..., None], *arguments: Any) -> th
     thread = threading.Thread(target=run, args=(target, *arguments), name=name, daemon=True)
     thread.start()
     return thread
-
-
-def import_in_background(module: str) -> None:
-    """Import `module` in a new thread, and return once that has ended; the caller imports it again, which is at once.
-
-    For modules made with pybind11. While one is loaded for the first time, it asks Python for the state of its thread,
-    and in a thread of chained operators waits for a lock that this thread holds, for ever: see
-    :mod:`udfs.operators.interpreter`. In a new thread there is only one state. Errors are those of the second import.
-    """
-
-    def load() -> None:
-        with contextlib.suppress(Exception):
-            importlib.import_module(module)
-
-    in_background("freshet-import", load).join()
