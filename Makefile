@@ -23,7 +23,7 @@ OPERATORS := jobs/java/target/freshet-operators.jar
 # Quick ones first, so that a plain mistake shows before any process is started.
 TESTS := $(wildcard tests/unit tests/golden tests/contract tests/operators tests/jobs tests/e2e tests/faults)
 
-.PHONY: help setup warm up down status demo model test privacy-test properties campaign alerts soak collector fuzz check bench bench-read masking docs format client jars-lock constraints clean
+.PHONY: help setup warm up down status demo model test privacy-test properties campaign alerts soak collector fuzz check bench bench-read masking docs format client jars-lock constraints clean upgrade-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; \
@@ -64,6 +64,9 @@ properties: setup ## run every property on all its random examples; `make test` 
 
 campaign: setup ## every case of the faults that `make test` tries one case of: state backends, changes of buckets and take-overs in all modes and formats
 	@FRESHET_CAMPAIGN=1 $(PYTHON) -m pytest tests/faults/test_state_backends.py tests/faults/test_rebucket.py tests/faults/test_take_over.py $(ARGS)
+
+upgrade-test: setup ## upgrade from the last release under load, rescale 1, 2, 4, 1, and go back (15 minutes); FROM=REVISION
+	@FRESHET_CAMPAIGN=1 FRESHET_UPGRADE_FROM=$(FROM) $(PYTHON) -m pytest tests/faults/test_upgrade_under_load.py $(ARGS)
 
 alerts: setup ## cause the fault of each alert, and see it fire and resolve in a real Prometheus and Alertmanager (10 minutes)
 	@FRESHET_CAMPAIGN=1 $(PYTHON) -m pytest tests/faults/test_alert_campaign.py -k "not soak" $(ARGS)

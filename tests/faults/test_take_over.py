@@ -4,32 +4,25 @@ import contextlib
 import io
 import json
 import re
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Iterator
 
 import pytest
 
-from adapters.secrets.key_rings import load_key_ring
 from adapters.secrets.signing_keys import load_signing_key
 from deploy.take_over import TakeOver
 from freshet.cli.main import run
 from jobs.registration import last_recorded
 from jobs.settings import load_settings
 from privacy.audit_verification import verification
-from schemas import topics
-from schemas.consents import ConsentChange, Level
-from serving.reader import Reader
+from schemas.consents import Level
 from tests.support.examples import CAMPAIGN, cases
-from tests.support.live import Live, consents_of, start_live, until
+from tests.support.live import Live, start_live, until
+from tests.support.shoppers import USERS, Shoppers, listed, published
 
 pytestmark = pytest.mark.skipif(
     not CAMPAIGN, reason="runs in `make campaign`: two jobs at once need the machine for themselves"
 )
 
-USERS = [f"user-{number}" for number in range(20)]
 SETTINGS = {"execution.checkpointing.interval": "1 s", "execution.checkpointing.min-pause": "200 ms"}
 
 
@@ -41,79 +34,6 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     finally:
         running.close()
         running.stack.stop()
-
-
-class Load:
-    """Shoppers who click and change their minds, and readers, while a job takes over from another."""
-
-    def __init__(self, live: Live) -> None:
-        self._live, self._ended = live, threading.Event()
-        self.sent = 0
-        self.reads = 0
-        self.slowest_s = 0.0
-        self.left: list[str] = []
-        self.failed: list[str] = []
-        loops = self._click, self._read, self._leave
-        self._threads = [threading.Thread(target=self._guarded, args=(each,)) for each in loops]
-
-    def __enter__(self) -> "Load":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self._ended.set()
-        for thread in self._threads:
-            thread.join()
-        assert self.failed == []
-
-    def _guarded(self, loop: Callable[[], None]) -> None:
-        try:
-            loop()
-        except BaseException as error:
-            self.failed.append(repr(error))
-
-    def _click(self) -> None:
-        """One click after the other, each read back from its list: the longest wait is what a shopper sees."""
-        live = self._live
-        version = live.list_of("user-0").v if live.list_of("user-0") else 0
-        for number in count():
-            if self._ended.is_set():
-                return
-            item = f"item-{number % 400:05}"
-            users = ["user-0", USERS[1 + number % 19], USERS[1 + (number * 7) % 19]]
-            began_s = time.monotonic()
-            live.send(topics.INTERACTIONS, [(user.encode(), live.event(user, item)) for user in users])
-            self.sent += len(users)
-            version = live.wait_for_version("user-0", version + 1).v
-            self.slowest_s = max(self.slowest_s, time.monotonic() - began_s)
-            time.sleep(0.01)
-
-    def _read(self) -> None:
-        endpoints = self._live.product.endpoints
-        reader = Reader(endpoints["redis"], load_key_ring(endpoints["key_ring"]))
-        try:
-            until(lambda: self._ended.is_set() or reader.recommend("user-0").reason == "personalised", "a list")
-            while not self._ended.is_set():
-                found = reader.recommend("user-0")
-                assert found.reason == "personalised" and found.items
-                self.reads += 1
-                time.sleep(0.005)
-        finally:
-            reader.close()
-
-    def _leave(self) -> None:
-        """One user after the other consents and withdraws; an acknowledged withdrawal is in force at once."""
-        with consents_of(self._live) as consents:
-            for number in count():
-                if self._ended.is_set():
-                    return
-                user = f"leaver-{number}"
-                consents.record(ConsentChange(user, "full", time.time_ns() // 1_000_000))
-                time.sleep(0.1)
-                consents.withdraw(user)
-                assert b'"level":"none"' in self._live.redis.get(self._live.keys(user)[1])
-                self.left.append(user)
 
 
 def follow(
@@ -134,20 +54,10 @@ def follow(
     return done, told.getvalue().splitlines()
 
 
-def listed(live: Live) -> dict[str, tuple[int, list[str]]]:
-    """Version and items of each user's list."""
-    found = {user: live.list_of(user) for user in USERS}
-    return {user: (one.v, [item.id for item in one.items]) for user, one in found.items() if one is not None}
-
-
-def published(live: Live) -> Counter[str]:
-    return Counter(json.loads(record.value)["event"] for record in live.records(topics.EVENTS))
-
-
 @pytest.mark.promise("take-over")
 def test_take_over_under_load_loses_and_doubles_nothing(live: Live, monkeypatch: pytest.MonkeyPatch):
     live.consent(USERS)
-    with Load(live) as load:
+    with Shoppers(live) as load:
         until(lambda: load.sent > 100, "load")
         done, told = follow(live, monkeypatch)
         sent = load.sent
