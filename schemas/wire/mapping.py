@@ -76,14 +76,13 @@ class Mapper:
         assert kind is not None
         self._types = {name: name for name in EVENT_TYPES} if kind.values is None else dict(kind.values)
         self._other = kind.other
-        self._each = _arrays(whole)
-        self._kind = _field("type", kind, self._each)
+        each = _arrays(whole)
+        self._arrays = _steps(each)
+        self._kind = _field("type", kind, each)
         self._fields = [
-            _field(name, entry, self._each)
-            for name in MAPPED
-            if name != "type" and (entry := whole.field(name)) is not None
+            _field(name, entry, each) for name in MAPPED if name != "type" and (entry := whole.field(name)) is not None
         ]
-        self._context = [_field(name, FieldMap(paths), self._each) for name, paths in (whole.context or {}).items()]
+        self._context = [_field(name, FieldMap(paths), each) for name, paths in (whole.context or {}).items()]
         self._kind_is_of_record = all(place.level == 0 for place in self._kind.places)
         self._decode_whole = msgspec.json.Decoder().decode
         self._quick = self._quick_reader()
@@ -128,7 +127,7 @@ class Mapper:
         fields = {field.name: field.places for field in (self._kind, *self._fields)}
         ts = next(field for field in self._fields if field.name == "ts")
         converters = Converters(self._types.__getitem__, ts.read, _currency_of, as_event_id, digest)
-        return quick_reader(fields, _steps(self._each), converters)
+        return quick_reader(fields, self._arrays, converters)
 
     def _read_quickly(self, raw: bytes, quick: QuickReader) -> Mapped:
         node = quick.decode(raw)
@@ -150,7 +149,7 @@ class Mapper:
 
     def _entries(self, levels: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         """For each event, the record and the entries that it is in; one event if an array is empty."""
-        array = walk(levels[-1], _steps(self._each)[len(levels) - 1]) if len(levels) <= len(self._each) else None
+        array = walk(levels[-1], self._arrays[len(levels) - 1]) if len(levels) <= len(self._arrays) else None
         if not isinstance(array, list) or not array:
             return [levels]
         return _expanded(array, lambda entry: self._entries((*levels, entry)))
